@@ -1,0 +1,27 @@
+"""wgan_fast: fast gradient penalties and Wasserstein critics for PyTorch."""
+
+from wgan_fast import reference
+from wgan_fast.functional import (
+    CriticStats,
+    PenaltyStats,
+    clip_weights_,
+    critic_loss,
+    generator_loss,
+    gradient_norms,
+    gradient_penalty,
+    interpolate,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CriticStats",
+    "PenaltyStats",
+    "clip_weights_",
+    "critic_loss",
+    "generator_loss",
+    "gradient_norms",
+    "gradient_penalty",
+    "interpolate",
+    "reference",
+]

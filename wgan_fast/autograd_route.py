@@ -1,0 +1,59 @@
+"""``backend="autograd"``: the penalty by double backward, with the fused operators around it.
+
+The gradient in the input is taken with ``create_graph=True``, and the loss's ``backward`` walks
+through it: right for every critic that autograd can differentiate twice, at autograd's price.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from wgan_fast import ops
+from wgan_fast.arguments import check_scores
+
+Critic = Callable[[Tensor], Tensor]
+
+
+def input_gradient(critic: Critic, x: Tensor, create_graph: bool) -> Tensor:
+    """∇ₓ Σ f(xᵢ), each sample's gradient in its own row; ``x`` must require gradients."""
+    with torch.enable_grad():
+        scores = check_scores(critic(x), x)
+        gradient = None
+        if scores.requires_grad:
+            (gradient,) = torch.autograd.grad(
+                scores,
+                x,
+                grad_outputs=torch.ones_like(scores),
+                create_graph=create_graph,
+                allow_unused=True,
+            )
+    if gradient is None:
+        raise ValueError(
+            "critic: expected a score that depends on the critic's input, got one that does not: "
+            "autograd finds no way from the score to the samples; look for a detach(), a "
+            "no_grad() or a rounding inside the critic"
+        )
+    return gradient
+
+
+def norms_and_penalties(
+    critic: Critic, x: Tensor, target: float, one_sided: bool
+) -> tuple[Tensor, Tensor]:
+    """‖∇f(xᵢ)‖ and φ of it, each ``(B,)``, differentiable where gradients are enabled."""
+    create_graph = torch.is_grad_enabled()
+    # Tensors made in inference mode cannot be differentiated; step outside of it and copy.
+    with torch.inference_mode(False), torch.set_grad_enabled(create_graph):
+        if x.is_inference():
+            x = x.clone()
+        if not x.requires_grad:
+            x = x.detach().requires_grad_()
+        gradient = input_gradient(critic, x, create_graph)
+        norm, penalty, _ = ops.gradient_norm_penalty(gradient, target, one_sided)
+    return norm, penalty
+
+
+def scores(critic: Critic, samples: Tensor) -> Tensor:
+    """The critic's scores of samples that take no gradient, in the type sums are taken in."""
+    given = check_scores(critic(samples), samples)
+    return given.to(ops.accumulation_dtype(given.dtype))

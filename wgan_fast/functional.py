@@ -1,0 +1,315 @@
+"""The functions users call: check the arguments, choose a backend, call it."""
+
+from collections.abc import Callable, Iterable
+from typing import Literal, NamedTuple, overload
+
+import torch
+from torch import Tensor, nn
+
+from wgan_fast import autograd_route, ops
+from wgan_fast.arguments import (
+    check_alpha,
+    check_choice,
+    check_critic,
+    check_device,
+    check_number,
+    check_pair,
+    check_samples,
+    choose_alpha,
+    parameters_of,
+)
+
+Critic = Callable[[Tensor], Tensor]
+
+_BACKENDS = ("auto", "autograd")
+_SIDES = ("two", "one")
+_REDUCTIONS = ("mean", "sum", "none")
+
+
+class PenaltyStats(NamedTuple):
+    """What :func:`gradient_penalty` saw; detached, on the samples' device, λ not applied."""
+
+    gradient_norms: Tensor
+    """‖∇f(x̂ᵢ)‖₂, shape ``(B,)``."""
+    penalty: Tensor
+    """(1/B) Σ φ(nᵢ), a scalar."""
+
+
+class CriticStats(NamedTuple):
+    """What :func:`critic_loss` saw; detached scalars on the samples' device."""
+
+    loss: Tensor
+    """The loss that was returned."""
+    wasserstein: Tensor
+    """The critic's estimate of the Wasserstein distance: E f(real) − E f(fake)."""
+    penalty: Tensor
+    """(1/B) Σ φ(nᵢ), λ not applied."""
+    gradient_norm: Tensor
+    """(1/B) Σ nᵢ."""
+    real_score: Tensor
+    """E f(real)."""
+    fake_score: Tensor
+    """E f(fake)."""
+
+
+def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
+    """x̂ᵢ = αᵢ realᵢ + (1 − αᵢ) fakeᵢ: points on the lines between real and fake samples.
+
+    Algorithm 1 of Gulrajani et al., 2017 (arXiv 1704.00028), where α is called ε. One fused kernel:
+    each input is read once, the result written once.
+
+    Args:
+        real: ``(B, ...)`` of rank ≥ 2; float64, float32, bfloat16 or float16.
+        fake: shape, dtype and device of ``real``.
+        alpha: ``(B,)`` or ``(B, 1, ..., 1)``, floating point, on the same device; one per sample.
+
+    Returns:
+        Shape, dtype and memory format of ``real``. Computed in float32 (float64 for float64), then
+        rounded once. Differentiable any number of times in all three arguments.
+
+    Raises:
+        TypeError: an argument is no tensor, not floating point, or ``fake`` has another dtype.
+        ValueError: shapes or devices do not match, the rank is below 2 or the batch is empty.
+    """
+    check_pair(real, fake)
+    return ops.interpolate(real, fake, check_alpha(alpha, real))
+
+
+def gradient_norms(critic: Critic, x: Tensor) -> Tensor:
+    """nᵢ = ‖∇ₓ f(xᵢ)‖₂, the slope of the critic at each sample, over all axes but the batch's.
+
+    Args:
+        critic: callable from ``(B, ...)`` to scores whose first size is ``B``; further axes (a
+            patch critic's) are summed per sample.
+        x: samples, ``(B, ...)`` of rank ≥ 2.
+
+    Returns:
+        ``(B,)``, float32 (float64 for float64). Differentiable in the critic's parameters, and in
+        ``x`` if it requires gradients, as often as the critic allows; under ``torch.no_grad()`` the
+        values alone.
+
+    Raises:
+        TypeError: ``critic`` cannot be called or its scores are not floating point; ``x`` is no
+            floating point tensor.
+        ValueError: ``x`` is empty or has rank 1; the critic does not return one score per sample,
+            or a score that does not depend on ``x``.
+    """
+    check_critic(critic)
+    check_samples("x", x)
+    return autograd_route.norms_and_penalties(critic, x, 0.0, False)[0]
+
+
+# fmt: off
+@overload
+def gradient_penalty(
+    critic: Critic, real: Tensor, fake: Tensor, device: torch.device | str | None = None, *,
+    weight: float = ..., target: float = ..., sided: str = ..., alpha: Tensor | None = ...,
+    generator: torch.Generator | None = ..., detach: bool = ..., reduction: str = ...,
+    return_stats: Literal[False] = ..., backend: str = ...,
+) -> Tensor: ...
+@overload
+def gradient_penalty(
+    critic: Critic, real: Tensor, fake: Tensor, device: torch.device | str | None = None, *,
+    weight: float = ..., target: float = ..., sided: str = ..., alpha: Tensor | None = ...,
+    generator: torch.Generator | None = ..., detach: bool = ..., reduction: str = ...,
+    return_stats: Literal[True], backend: str = ...,
+) -> tuple[Tensor, PenaltyStats]: ...
+# fmt: on
+def gradient_penalty(
+    critic: Critic,
+    real: Tensor,
+    fake: Tensor,
+    device: torch.device | str | None = None,
+    *,
+    weight: float = 1.0,
+    target: float = 1.0,
+    sided: str = "two",
+    alpha: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    detach: bool = True,
+    reduction: str = "mean",
+    return_stats: bool = False,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, PenaltyStats]:
+    """The gradient penalty of WGAN-GP: P = (1/B) Σᵢ φ(‖∇f(x̂ᵢ)‖₂), φ(n) = (n − target)².
+
+    Gulrajani et al., 2017 (arXiv 1704.00028). x̂ᵢ = αᵢ realᵢ + (1 − αᵢ) fakeᵢ with one
+    αᵢ ~ U(0, 1) per sample; the norm runs over all axes but the batch's. λ is the caller's by
+    default; ``weight`` applies it here. ``sided="one"`` takes φ(n) = max(0, n − target)² instead:
+    WGAN-LP, Petzka et al., 2018 (arXiv 1709.08894). Where a gradient is zero, the penalty's own
+    gradient is 0, and no epsilon is added anywhere.
+
+    Args:
+        critic: callable from ``(B, ...)`` to floating point scores whose first size is ``B``.
+            Further axes (a patch critic's) are summed per sample. It is called once, on x̂.
+        real: ``(B, ...)`` of rank ≥ 2; float64, float32, bfloat16 or float16.
+        fake: shape, dtype and device of ``real``.
+        device: accepted for the tutorials' signature ``(critic, real, fake, device)``; must name
+            the device that the samples are on.
+        weight: λ, multiplies the result; 1 leaves λ to the caller.
+        target: the norm at which the penalty is zero.
+        sided: ``"two"`` or ``"one"``.
+        alpha: ``(B,)`` or ``(B, 1, ..., 1)``; drawn if left out.
+        generator: the random number generator for α, on the samples' device.
+        detach: keep the penalty's backward out of the graphs that made ``real`` and ``fake``, the
+            generator's above all. ``False`` lets gradients flow into both.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``, over the batch.
+        return_stats: return ``(penalty, PenaltyStats)``.
+        backend: ``"auto"`` or ``"autograd"`` (double backward; what ``auto`` takes).
+
+    Returns:
+        A scalar (``(B,)`` for ``reduction="none"``), float32, or float64 for float64 samples.
+        Differentiable in the critic's parameters as often as the critic allows, less the one time
+        spent here; under ``torch.no_grad()`` the value alone.
+
+    Raises:
+        TypeError: an argument has the wrong type, e.g. a tensor in the place of ``device``, or
+            samples or scores are not floating point.
+        ValueError: shapes or devices do not match, the batch is empty, an option is unknown, or
+            the critic's score is not one per sample or does not depend on its input.
+    """
+    check_critic(critic)
+    check_pair(real, fake)
+    check_device(device, real)
+    weight = check_number("weight", weight)
+    target = check_number("target", target)
+    one_sided = check_choice("sided", sided, _SIDES) == "one"
+    check_choice("reduction", reduction, _REDUCTIONS)
+    check_choice("backend", backend, _BACKENDS)
+    alpha = choose_alpha(alpha, generator, real)
+
+    if detach:
+        real, fake, alpha = real.detach(), fake.detach(), alpha.detach()
+    interpolates = ops.interpolate(real, fake, alpha)
+    norms, penalties = autograd_route.norms_and_penalties(critic, interpolates, target, one_sided)
+
+    result = penalties if reduction == "none" else getattr(penalties, reduction)()
+    result = weight * result
+    if not return_stats:
+        return result
+    return result, PenaltyStats(norms.detach(), penalties.detach().mean())
+
+
+# fmt: off
+@overload
+def critic_loss(
+    critic: Critic, real: Tensor, fake: Tensor, *, weight: float = ..., target: float = ...,
+    sided: str = ..., alpha: Tensor | None = ..., generator: torch.Generator | None = ...,
+    drift: float = ..., return_stats: Literal[False] = ..., backend: str = ...,
+) -> Tensor: ...
+@overload
+def critic_loss(
+    critic: Critic, real: Tensor, fake: Tensor, *, weight: float = ..., target: float = ...,
+    sided: str = ..., alpha: Tensor | None = ..., generator: torch.Generator | None = ...,
+    drift: float = ..., return_stats: Literal[True], backend: str = ...,
+) -> tuple[Tensor, CriticStats]: ...
+# fmt: on
+def critic_loss(
+    critic: Critic,
+    real: Tensor,
+    fake: Tensor,
+    *,
+    weight: float = 10.0,
+    target: float = 1.0,
+    sided: str = "two",
+    alpha: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    drift: float = 0.0,
+    return_stats: bool = False,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, CriticStats]:
+    """The whole critic objective: E f(fake) − E f(real) + λ (1/B) Σᵢ φ(‖∇f(x̂ᵢ)‖₂) + drift E f(real)².
+
+    Algorithm 1 of Gulrajani et al., 2017 (arXiv 1704.00028), to be minimised; x̂, φ and the norm as
+    in :func:`gradient_penalty`. The drift term is ProGAN's (Karras et al., 2018, arXiv 1710.10196),
+    whose factor there is 0.001. ``real`` and ``fake`` are taken as data: no gradient flows into
+    them, so ``fake`` may come with its generator's graph or, cheaper, without.
+
+    Args:
+        critic: callable from ``(B, ...)`` to floating point scores whose first size is ``B``; for a
+            patch critic the expectations average over the patches, the penalty's gradient is that
+            of their sum, as in textbook code. Called on ``fake``, ``real`` and x̂, in this order.
+        real: ``(B, ...)`` of rank ≥ 2; float64, float32, bfloat16 or float16.
+        fake: shape, dtype and device of ``real``.
+        weight: λ.
+        target: the norm at which the penalty is zero.
+        sided: ``"two"`` or ``"one"``, see :func:`gradient_penalty`.
+        alpha: ``(B,)`` or ``(B, 1, ..., 1)``; drawn if left out.
+        generator: the random number generator for α, on the samples' device.
+        drift: factor of the drift term.
+        return_stats: return ``(loss, CriticStats)``.
+        backend: ``"auto"`` or ``"autograd"`` (double backward; what ``auto`` takes).
+
+    Returns:
+        A scalar, float32, or float64 for float64 samples; differentiable in the critic's parameters
+        as :func:`gradient_penalty` is.
+
+    Raises:
+        TypeError, ValueError: as :func:`gradient_penalty`.
+    """
+    check_critic(critic)
+    check_pair(real, fake)
+    weight = check_number("weight", weight)
+    target = check_number("target", target)
+    drift = check_number("drift", drift)
+    one_sided = check_choice("sided", sided, _SIDES) == "one"
+    check_choice("backend", backend, _BACKENDS)
+    alpha = choose_alpha(alpha, generator, real).detach()
+
+    real, fake = real.detach(), fake.detach()
+    fake_scores = autograd_route.scores(critic, fake)
+    real_scores = autograd_route.scores(critic, real)
+    interpolates = ops.interpolate(real, fake, alpha)
+    norms, penalties = autograd_route.norms_and_penalties(critic, interpolates, target, one_sided)
+
+    real_score, fake_score, penalty = real_scores.mean(), fake_scores.mean(), penalties.mean()
+    loss = fake_score - real_score + weight * penalty
+    if drift:
+        loss = loss + drift * real_scores.square().mean()
+    if not return_stats:
+        return loss
+    seen = (loss, real_score - fake_score, penalty, norms.mean(), real_score, fake_score)
+    return loss, CriticStats(*(value.detach() for value in seen))
+
+
+def generator_loss(critic: Critic, fake: Tensor) -> Tensor:
+    """−E f(fake): what the generator of a WGAN minimises (Arjovsky et al., 2017, arXiv 1701.07875).
+
+    Args:
+        critic: callable from ``(B, ...)`` to floating point scores whose first size is ``B``.
+        fake: the generator's samples ``(B, ...)``, with their graph.
+
+    Returns:
+        A scalar, float32 (float64 for float64 scores), differentiable as the critic is.
+
+    Raises:
+        TypeError, ValueError: as :func:`gradient_penalty`.
+    """
+    check_critic(critic)
+    check_samples("fake", fake)
+    return -autograd_route.scores(critic, fake).mean()
+
+
+def clip_weights_(
+    module_or_parameters: nn.Module | Tensor | Iterable[Tensor], clip_value: float
+) -> None:
+    """Clamp every parameter to [−c, c] in place: WGAN's Lipschitz constraint.
+
+    Algorithm 1 of Arjovsky et al., 2017 (arXiv 1701.07875), where c = 0.01; called after each of
+    the critic's optimiser steps. One call handles all tensors. NaN stays NaN.
+
+    Args:
+        module_or_parameters: a module, whose parameters are clipped and whose buffers (running
+            statistics) are not; or a tensor, or an iterable of tensors.
+        clip_value: c > 0.
+
+    Raises:
+        TypeError: not a module or floating point tensors; ``clip_value`` is no number.
+        ValueError: ``clip_value`` is not positive and finite.
+    """
+    parameters = parameters_of(module_or_parameters)
+    clip_value = check_number("clip_value", clip_value)
+    if clip_value == 0:
+        raise ValueError("clip_value: expected a positive number, got 0.0: all weights would be 0")
+    with torch.no_grad():
+        ops.clip_weights_(parameters, clip_value)

@@ -1,0 +1,153 @@
+"""The textbook, in plain autograd PyTorch: every test's oracle and every benchmark's baseline.
+
+Nothing here is fast and nothing here is clever. Each function is one formula of
+
+- WGAN: Arjovsky, Chintala, Bottou, *Wasserstein GAN*, 2017 (arXiv 1701.07875),
+- WGAN-GP: Gulrajani et al., *Improved Training of Wasserstein GANs*, 2017 (arXiv 1704.00028),
+- WGAN-LP: Petzka et al., *On the regularization of Wasserstein GANs*, 2018 (arXiv 1709.08894),
+
+spelled as tutorials spell it. The functions take what they are given: the checks on arguments live
+in :mod:`wgan_fast.functional`.
+
+Shapes: ``real`` and ``fake`` are ``(B, ...)``, ``alpha`` is ``(B,)``, scores have ``B`` as their
+first size. Everything is differentiable as often as the critic is.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+__all__ = [
+    "clip_weights_",
+    "critic_loss",
+    "generator_loss",
+    "gradient_norms",
+    "gradient_penalty",
+    "interpolate",
+    "penalty",
+    "wgan_critic_step",
+    "wgan_generator_step",
+    "wgan_gp_critic_step",
+]
+
+Critic = Callable[[Tensor], Tensor]
+
+
+def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
+    """x̂ = α real + (1 − α) fake, one α per sample (the paper's ε; 1704.00028, algorithm 1)."""
+    alpha = alpha.reshape(-1, *[1] * (real.dim() - 1))
+    return alpha * real + (1 - alpha) * fake
+
+
+def gradient_norms(critic: Critic, x: Tensor) -> Tensor:
+    """‖∇ₓ f(xᵢ)‖₂ over all axes but the batch's: shape ``(B,)``, with its graph kept.
+
+    ``x`` must require gradients.
+    """
+    scores = critic(x)
+    (gradient,) = torch.autograd.grad(
+        scores, x, grad_outputs=torch.ones_like(scores), create_graph=True, retain_graph=True
+    )
+    return gradient.flatten(1).norm(2, dim=1)
+
+
+def penalty(norms: Tensor, target: float = 1.0, sided: str = "two") -> Tensor:
+    """φ(n) per sample: (n − target)², or max(0, n − target)² where only too steep is punished."""
+    excess = norms - target
+    return (excess if sided == "two" else excess.clamp(min=0)) ** 2
+
+
+def gradient_penalty(
+    critic: Critic,
+    real: Tensor,
+    fake: Tensor,
+    alpha: Tensor,
+    target: float = 1.0,
+    sided: str = "two",
+) -> Tensor:
+    """(1/B) Σ φ(‖∇ f(x̂ᵢ)‖) at x̂ = α real + (1 − α) fake; λ is the caller's."""
+    interpolates = interpolate(real.detach(), fake.detach(), alpha).requires_grad_()
+    return penalty(gradient_norms(critic, interpolates), target, sided).mean()
+
+
+def critic_loss(
+    critic: Critic,
+    real: Tensor,
+    fake: Tensor,
+    alpha: Tensor,
+    weight: float = 10.0,
+    target: float = 1.0,
+    sided: str = "two",
+    drift: float = 0.0,
+) -> Tensor:
+    """E f(fake) − E f(real) + λ E φ(‖∇f(x̂)‖) + drift E f(real)²; three calls of the critic.
+
+    The drift term is ProGAN's (Karras et al., 2018, arXiv 1710.10196, appendix A.1).
+    """
+    fake_scores = critic(fake.detach())
+    real_scores = critic(real)
+    loss = fake_scores.mean() - real_scores.mean()
+    if drift:
+        loss = loss + drift * (real_scores**2).mean()
+    return loss + weight * gradient_penalty(critic, real, fake, alpha, target, sided)
+
+
+def generator_loss(critic: Critic, fake: Tensor) -> Tensor:
+    """−E f(G(z)): the generator climbs the critic."""
+    return -critic(fake).mean()
+
+
+def clip_weights_(parameters: Iterable[Tensor], clip_value: float) -> None:
+    """Clamp every parameter to [−c, c], one ``clamp_`` each (1701.07875, algorithm 1)."""
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.clamp_(-clip_value, clip_value)
+
+
+def wgan_gp_critic_step(
+    generator: nn.Module,
+    critic: nn.Module,
+    optimizer: Optimizer,
+    real: Tensor,
+    z: Tensor,
+    alpha: Tensor,
+    weight: float = 10.0,
+) -> Tensor:
+    """One critic update of WGAN-GP (1704.00028, algorithm 1); the fakes come with their graph."""
+    fake = generator(z)
+    loss = critic_loss(critic, real, fake, alpha, weight)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def wgan_critic_step(
+    generator: nn.Module,
+    critic: nn.Module,
+    optimizer: Optimizer,
+    real: Tensor,
+    z: Tensor,
+    clip_value: float = 0.01,
+) -> Tensor:
+    """One critic update of WGAN and the clipping after it (1701.07875, algorithm 1)."""
+    fake = generator(z)
+    loss = critic(fake.detach()).mean() - critic(real).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    clip_weights_(critic.parameters(), clip_value)
+    return loss.detach()
+
+
+def wgan_generator_step(
+    generator: nn.Module, critic: nn.Module, optimizer: Optimizer, z: Tensor
+) -> Tensor:
+    """One generator update, the same in both papers; the critic's weights get gradients as well."""
+    loss = generator_loss(critic, generator(z))
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
