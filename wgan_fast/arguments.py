@@ -29,8 +29,8 @@ def check_samples(name: str, samples: Any) -> None:
         raise TypeError(f"{name}: expected a tensor of shape (B, ...), got {describe(samples)}")
     if samples.dtype not in FLOATING:
         raise TypeError(
-            f"{name}: expected a floating point tensor (float64, float32, bfloat16 or float16), got "
-            f"{describe(samples)}; convert it with {name}.float()"
+            f"{name}: expected a floating point tensor (float64, float32, bfloat16 or float16), "
+            f"got {describe(samples)}; convert it with {name}.float()"
         )
     if samples.dim() < 2:
         raise ValueError(

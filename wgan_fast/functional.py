@@ -218,7 +218,7 @@ def critic_loss(
     return_stats: bool = False,
     backend: str = "auto",
 ) -> Tensor | tuple[Tensor, CriticStats]:
-    """The whole critic objective: E f(fake) − E f(real) + λ (1/B) Σᵢ φ(‖∇f(x̂ᵢ)‖₂) + drift E f(real)².
+    """The whole critic objective: E f(fake) − E f(real) + λ E φ(‖∇f(x̂)‖₂) + drift E f(real)².
 
     Algorithm 1 of Gulrajani et al., 2017 (arXiv 1704.00028), to be minimised; x̂, φ and the norm as
     in :func:`gradient_penalty`. The drift term is ProGAN's (Karras et al., 2018, arXiv 1710.10196),

@@ -67,7 +67,8 @@ def _plain_backward(
 
 registration.define(
     "gradient_norm_penalty",
-    "(Tensor gradient, float target, bool one_sided) -> (Tensor norm, Tensor penalty, Tensor direction)",
+    "(Tensor gradient, float target, bool one_sided)"
+    " -> (Tensor norm, Tensor penalty, Tensor direction)",
     _plain,
 )
 registration.define(
@@ -205,7 +206,4 @@ def gradient_norm_penalty(gradient: Tensor, target: float = 1.0, one_sided: bool
         shape, dtype and memory format of ``gradient``. Sums are taken in float32 (float64 for
         float64). Differentiable any number of times; the first derivative has its own kernel.
     """
-    norm, penalty, direction = torch.ops.wgan_fast.gradient_norm_penalty(
-        gradient, float(target), one_sided
-    )
-    return norm, penalty, direction
+    return torch.ops.wgan_fast.gradient_norm_penalty(gradient, float(target), one_sided)

@@ -76,5 +76,4 @@ def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
         Shape, dtype and memory format of ``real``; computed in α's type and rounded once.
         Differentiable any number of times.
     """
-    result: Tensor = torch.ops.wgan_fast.interpolate(real, fake, alpha)
-    return result
+    return torch.ops.wgan_fast.interpolate(real, fake, alpha)

@@ -16,7 +16,7 @@ def shared_layout(*tensors: Tensor) -> bool:
 
 
 def memory_rows(tensor: Tensor) -> Tensor:
-    """The ``(B, D)`` view of a tensor that has :func:`shared_layout`, in the order of its memory."""
+    """The ``(B, D)`` view, in memory order, of a tensor that has :func:`shared_layout`."""
     batch = tensor.shape[0]
     length = tensor.numel() // batch if batch else 0
     return tensor.as_strided((batch, length), (length, 1))

@@ -1,0 +1,1 @@
+"""Triton kernels and their launchers, packaged as ``wgan_fast.kernels``; knows torch and triton."""
