@@ -33,15 +33,20 @@ def cuda_home():
 
 
 def cpu_flags():
-    """Compiler flags of the CPU sources; ATen's vector classes need the instruction set named."""
-    flags = ["-O3", "-fno-math-errno", "-Wall"]
+    """Compiler flags of the C++ sources; ATen's vector classes need the instruction set named."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    # wgan_fast.ops loads the extension only on a CPU that has these.
+    capability = ["-DCPU_CAPABILITY=AVX2", "-DCPU_CAPABILITY_AVX2"] if x86 else []
+    if sys.platform == "win32":
+        return ["/O2", "/openmp", *(["/arch:AVX2"] if x86 else []), *capability]
+    # No fused multiply-add that the source does not write: a result must not depend on the compiler.
+    # ATen's headers are full of pragmas for other compilers. Debug symbols would double the time.
+    flags = ["-O3", "-g0", "-ffp-contract=off", "-Wall", "-Wno-unknown-pragmas"]
     if sys.platform == "linux":
-        # No -fopenmp at link time: the symbols must come from the OpenMP runtime that torch brings.
+        # Not given to the linker: the symbols must come from the OpenMP runtime that torch brings,
+        # since a process with two of them has two pools of threads. On macOS the compiler has none.
         flags.append("-fopenmp")
-    if platform.machine().lower() in ("x86_64", "amd64"):
-        # wgan_fast.ops loads the extension only on a CPU that has these.
-        flags += ["-mavx2", "-mfma", "-mf16c", "-DCPU_CAPABILITY=AVX2", "-DCPU_CAPABILITY_AVX2"]
-    return flags
+    return [*flags, *(["-mavx2", "-mfma", "-mf16c"] if x86 else []), *capability]
 
 
 def extension():
