@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-LARGEST_BLOCK = 4096
+LARGEST_BLOCK = 2048
 
 
 @triton.jit

@@ -1,0 +1,43 @@
+# Sets up its own environment in .venv; every other target works inside it.
+PYTHON3 ?= python3
+PYTHON := .venv/bin/python
+CUDA_ARCH ?= 9.0
+DEMO := runs/demo
+
+.PHONY: install demo test check bench cuda clean
+
+install: .venv/installed
+
+# torch comes first, so that the extension is compiled against it and not against a second copy.
+.venv/installed: pyproject.toml setup.py $(wildcard csrc/*.cpp csrc/cpu/* csrc/cuda/*)
+	test -x $(PYTHON) || $(PYTHON3) -m venv .venv
+	$(PYTHON) -m pip install --quiet --upgrade pip
+	$(PYTHON) -m pip install --quiet "torch>=2.9" "torchvision>=0.24" "setuptools>=77" ninja numpy
+	$(PYTHON) -m pip install --quiet --no-build-isolation --editable ".[train,dev]"
+	$(PYTHON) -m wgan_fast doctor
+	touch $@
+
+demo: install
+	$(PYTHON) -m wgan_fast train --data digits --objective wgan-gp --out $(DEMO)
+
+test: install
+	$(PYTHON) -m pytest
+
+check: install
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
+	.venv/bin/clang-format --dry-run --Werror $$(git ls-files 'csrc/*' 'tests/*.h' 'tests/*.cpp')
+
+bench: install
+	$(PYTHON) -m bench
+
+# Compiles and links the extension with its CUDA sources; needs nvcc, not a GPU.
+cuda: install
+	FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="$(CUDA_ARCH)" $(PYTHON) setup.py build_ext \
+	    --build-lib build/cuda --build-temp build/cuda-temp
+
+clean:
+	rm -rf .venv build dist *.egg-info wgan_fast/_C*.so .pytest_cache .mypy_cache .ruff_cache .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
