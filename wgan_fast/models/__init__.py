@@ -1,0 +1,11 @@
+"""Small generators and critics, for the trainer, the examples and the tests.
+
+They import torch alone and know nothing of any loss. Every critic returns one score per sample,
+shape (B,), and no critic has BatchNorm unless it is asked for: a gradient penalty is a statement
+about each sample's own gradient, which BatchNorm mixes with the other samples'.
+"""
+
+from wgan_fast.models.dcgan import IMAGE_SIZES, DCGANCritic, DCGANGenerator
+from wgan_fast.models.mlp import MLPCritic, MLPGenerator
+
+__all__ = ["IMAGE_SIZES", "DCGANCritic", "DCGANGenerator", "MLPCritic", "MLPGenerator"]
