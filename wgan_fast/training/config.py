@@ -1,0 +1,214 @@
+"""Every setting of a training run, in one frozen dataclass that is also the command line.
+
+A setting left out takes its value from the paper of the chosen objective. The table is
+:func:`paper_settings`.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+
+import torch
+import tyro
+
+from wgan_fast.training.errors import ConfigError
+
+Objective = Literal["dcgan", "wgan", "wgan-gp"]
+Data = Literal["digits", "gaussians-8", "gaussians-25", "swiss-roll"]
+Normalisation = Literal["none", "layer", "instance", "batch"]
+Backend = Literal["auto", "autograd"]
+
+T = TypeVar("T")
+if TYPE_CHECKING:
+    # None never outlives __post_init__, so whoever reads such a field finds a T.
+    FromPaper = Annotated[T, "filled in from the paper of the objective"]
+else:
+    # The help text of such a setting names its defaults, so tyro need not say "default: None".
+    FromPaper = Annotated[T | None, tyro.conf.arg(help_behavior_hint="")]
+PAPER: Any = None
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of one training run.
+
+    The settings whose default is the paper's depend on the objective and on the data; they hold
+    their final value from construction on, so change the objective by constructing anew.
+
+    Raises:
+        ConfigError: a setting is out of range or does not go with another one.
+    """
+
+    objective: Objective = "wgan-gp"
+    """dcgan: non-saturating cross-entropy. wgan: clipped weights. wgan-gp: gradient penalty."""
+    data: Data = "digits"
+    """digits: 1,797 real scanned digits. The others are the WGAN-GP paper's 2-D toys."""
+    steps: int = 5000
+    """Generator steps."""
+    image_size: Literal[16, 28, 32, 64] = 16
+    """Pixels per side that the digits (8×8 as they come) are enlarged to."""
+
+    batch_size: FromPaper[int] = PAPER
+    """Default: 64 (wgan, wgan-gp), 128 (dcgan), 256 (2-D data)."""
+    n_critic: FromPaper[int] = PAPER
+    """Critic steps per generator step. Default: 5 (wgan, wgan-gp), 1 (dcgan)."""
+    critic_learning_rate: FromPaper[float] = PAPER
+    """Default: 2e-4 (dcgan), 5e-5 (wgan), 1e-4 (wgan-gp)."""
+    generator_learning_rate: FromPaper[float] = PAPER
+    """Default: as the critic's default."""
+    beta1: FromPaper[float] = PAPER
+    """Adam's β₁; wgan's RMSprop has none. Default: 0.5 (dcgan), 0 (wgan-gp), 0.5 (2-D data)."""
+    beta2: FromPaper[float] = PAPER
+    """Adam's β₂; wgan's RMSprop has none. Default: 0.999 (dcgan), 0.9 (wgan-gp)."""
+    penalty_weight: FromPaper[float] = PAPER
+    """λ of wgan-gp's gradient penalty. Default: 10, or 0.1 for 2-D data."""
+    clip_value: FromPaper[float] = PAPER
+    """c of wgan's weight clipping. Default: 0.01."""
+    backend: Backend = "auto"
+    """How wgan-gp's penalty gets its gradient."""
+
+    latent_dim: FromPaper[int] = PAPER
+    """Size of z. Default: 100 (dcgan, wgan), 128 (wgan-gp), 2 (2-D data)."""
+    channels: int = 64
+    """Feature maps of the widest-resolution layer of the image models."""
+    hidden_dim: int = 512
+    """Width of the models for 2-D data (three hidden layers)."""
+    normalisation: FromPaper[Normalisation] = PAPER
+    """Of the image critic. Default: batch (dcgan), none (wgan, wgan-gp)."""
+
+    seed: int = 0
+    """One seed, one result: the same machine and device give the same parameters."""
+    device: str = "auto"
+    """auto (cuda where there is one, else cpu), cpu, cuda, cuda:1, ..."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Of data, parameters and losses."""
+
+    run_folder: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """Where everything is written. Default: runs/OBJECTIVE-DATA, numbered if that is taken."""
+    log_every: int = 50
+    """Generator steps between two lines of metrics."""
+    picture_every: int = 1000
+    """Generator steps between two pictures, each with a checkpoint."""
+
+    def __post_init__(self) -> None:
+        _require_choices(self)
+        for name, value in paper_settings(self.objective, self.data).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        for name in _REAL_NUMBERS:
+            object.__setattr__(self, name, _real_number(name, getattr(self, name)))
+        if isinstance(self.run_folder, str):
+            object.__setattr__(self, "run_folder", Path(self.run_folder))
+        _require_ranges(self)
+        _require_sense(self)
+
+    @property
+    def is_2d(self) -> bool:
+        """Whether the data are points in the plane, not images."""
+        return self.data != "digits"
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as JSON's types; ``TrainConfig(**config.to_json())`` is the same config."""
+        folder = None if self.run_folder is None else str(self.run_folder)
+        return {**dataclasses.asdict(self), "run_folder": folder}
+
+
+def paper_settings(objective: Objective, data: Data) -> dict[str, Any]:
+    """The settings of an objective's paper.
+
+    - dcgan: Radford et al. 2016, arXiv 1511.06434.
+    - wgan: Arjovsky et al. 2017, arXiv 1701.07875, algorithm 1. Its RMSprop has no β.
+    - wgan-gp: Gulrajani et al. 2017, arXiv 1704.00028, algorithm 1, z as in the paper's code. For
+      2-D data that code takes λ = 0.1, β = (0.5, 0.9), z of size 2 and batches of 256.
+
+    A setting without meaning for the objective has a value all the same, and is not read.
+    """
+    settings: dict[str, Any] = {
+        "dcgan": {"batch_size": 128, "n_critic": 1, "critic_learning_rate": 2e-4},
+        "wgan": {"batch_size": 64, "n_critic": 5, "critic_learning_rate": 5e-5},
+        "wgan-gp": {"batch_size": 64, "n_critic": 5, "critic_learning_rate": 1e-4},
+    }[objective]
+    settings["generator_learning_rate"] = settings["critic_learning_rate"]
+    settings["beta1"], settings["beta2"] = (0.0, 0.9) if objective == "wgan-gp" else (0.5, 0.999)
+    settings["penalty_weight"] = 10.0
+    settings["clip_value"] = 0.01
+    settings["latent_dim"] = 128 if objective == "wgan-gp" else 100
+    settings["normalisation"] = "batch" if objective == "dcgan" else "none"
+    if data != "digits":
+        settings.update(batch_size=256, latent_dim=2, beta1=0.5, penalty_weight=0.1)
+    return settings
+
+
+_REAL_NUMBERS = (
+    "critic_learning_rate",
+    "generator_learning_rate",
+    "beta1",
+    "beta2",
+    "penalty_weight",
+    "clip_value",
+)
+
+
+def _real_number(name: str, value: object) -> float:
+    """The value as a float: torch's optimisers, for one, refuse an int beside a float."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value):  # type: ignore[arg-type]
+        raise ConfigError(f"{name}: expected a finite number, got {value!r}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _require_choices(config: TrainConfig) -> None:
+    choices = {"objective": Objective, "data": Data, "backend": Backend}
+    for name, literal in choices.items():
+        _require_choice(name, getattr(config, name), get_args(literal))
+    _require_choice("image_size", config.image_size, (16, 28, 32, 64))
+    _require_choice("dtype", config.dtype, ("float32", "float64"))
+    _require_choice("normalisation", config.normalisation, (*get_args(Normalisation), None))
+
+
+def _require_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        expected = ", ".join(str(choice) for choice in allowed if choice is not None)
+        raise ConfigError(f"{name}: expected one of {expected}; got {value!r}")
+
+
+def _require_ranges(config: TrainConfig) -> None:
+    at_least = dict.fromkeys(
+        ("steps", "batch_size", "n_critic", "latent_dim", "channels", "hidden_dim"), 1
+    )
+    at_least |= {"log_every": 1, "picture_every": 1, "seed": 0}
+    for name, lowest in at_least.items():
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+            raise ConfigError(f"{name}: expected an integer of at least {lowest}, got {value!r}")
+    for name in ("critic_learning_rate", "generator_learning_rate", "clip_value"):
+        if not getattr(config, name) > 0:
+            raise ConfigError(f"{name}: expected a number above 0, got {getattr(config, name)!r}")
+    if config.penalty_weight < 0:
+        raise ConfigError(
+            f"penalty_weight: expected a number of at least 0, got {config.penalty_weight!r}"
+        )
+    for name in ("beta1", "beta2"):
+        if not 0 <= getattr(config, name) < 1:
+            raise ConfigError(f"{name}: expected a number in [0, 1), got {getattr(config, name)!r}")
+
+
+def _require_sense(config: TrainConfig) -> None:
+    if config.objective == "wgan-gp" and config.normalisation == "batch":
+        raise ConfigError(
+            "normalisation: batch does not go with wgan-gp, whose penalty is on each sample's own "
+            "gradient; expected none, layer or instance"
+        )
+    if config.objective != "wgan-gp" and config.backend != "auto":
+        raise ConfigError(
+            f"backend: only wgan-gp has a gradient penalty, so {config.objective} expects auto; "
+            f"got {config.backend!r}"
+        )
+    try:
+        torch.device("cpu" if config.device == "auto" else config.device)
+    except RuntimeError:
+        raise ConfigError(
+            f"device: expected auto, cpu, cuda or cuda:<index>; got {config.device!r}"
+        ) from None

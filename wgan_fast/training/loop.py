@@ -1,0 +1,138 @@
+"""The trainer: one function that reads top to bottom."""
+
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+import wgan_fast
+from wgan_fast.training.checkpoint import save_checkpoint
+from wgan_fast.training.config import TrainConfig
+from wgan_fast.training.data import load_data
+from wgan_fast.training.errors import ConfigError
+from wgan_fast.training.metrics import IntervalMean, require_finite
+from wgan_fast.training.networks import build_networks
+from wgan_fast.training.objectives import build_objective
+from wgan_fast.training.pictures import save_grid, save_level_sets
+from wgan_fast.training.progress import ProgressLine
+from wgan_fast.training.run_folder import RunFolder
+from wgan_fast.training.sampling import draw
+
+# Random streams apart from the one that draws the parameters.
+_TRAINING_STREAM, _PICTURE_STREAM = 1 << 32, 2 << 32
+_PICTURED_IMAGES, _PICTURED_POINTS = 100, 1000
+
+
+def train(config: TrainConfig, console: Console | None = None) -> Path:
+    """Trains a generator against a critic and leaves a run folder.
+
+    Each step takes ``n_critic`` critic steps, then one generator step. All randomness after the
+    initialisation comes from one stream, in this order: per critic step the real batch, z, and
+    α where the objective draws one; per generator step z.
+
+    Args:
+        config: every setting.
+        console: where the progress goes; standard error if left out.
+
+    Returns:
+        The path of the run folder.
+
+    Raises:
+        ConfigError: the device is not there.
+        RunFolderError: the run folder is taken or cannot be made.
+        NonFiniteLossError: a loss became infinite or NaN; the run folder keeps what it held.
+    """
+    console = console or Console(stderr=True)
+    device, dtype = choose_device(config.device), getattr(torch, config.dtype)
+
+    data = load_data(config, device, dtype)
+    generator, critic = build_networks(config, device, dtype)
+    objective = build_objective(config)
+    critic_optimizer = objective.optimizer(critic.parameters(), config.critic_learning_rate)
+    generator_optimizer = objective.optimizer(
+        generator.parameters(), config.generator_learning_rate
+    )
+
+    rng = torch.Generator(device).manual_seed(config.seed + _TRAINING_STREAM)
+    picture_rng = torch.Generator(device).manual_seed(config.seed + _PICTURE_STREAM)
+
+    def draw_z(count: int, rng: torch.Generator = rng) -> Tensor:
+        return torch.randn(count, config.latent_dim, generator=rng, device=device, dtype=dtype)
+
+    pictured = _PICTURED_POINTS if config.is_2d else _PICTURED_IMAGES
+    fixed_z, fixed_real = draw_z(pictured, picture_rng), data(pictured, picture_rng)
+
+    interval = IntervalMean()
+    with RunFolder(config) as run, ProgressLine(config.steps, console) as progress:
+        console.print(f"Training {config.objective} on {config.data} ({device}) into {run.path}")
+        began = interval_began = time.perf_counter()
+        steps_in_interval = 0
+        for step in range(1, config.steps + 1):
+            for _ in range(config.n_critic):
+                real = data(config.batch_size, rng)
+                # The critic learns from the fakes as data: no graph of the generator is built.
+                with torch.no_grad():
+                    fake = generator(draw_z(config.batch_size))
+                loss, seen = objective.critic_loss(critic, real, fake, rng)
+                critic_optimizer.zero_grad()
+                loss.backward()
+                critic_optimizer.step()
+                objective.constrain_(critic)
+                interval.add(seen)
+
+            # The gradient flows through the critic to the generator, not into the critic's weights.
+            critic.requires_grad_(False)
+            generator_loss = objective.generator_loss(critic, generator(draw_z(config.batch_size)))
+            generator_optimizer.zero_grad()
+            generator_loss.backward()
+            generator_optimizer.step()
+            critic.requires_grad_(True)
+            steps_in_interval += 1
+
+            last = step == config.steps
+            if step % config.log_every == 0 or last:
+                metrics = interval.read() | {"generator_loss": generator_loss.item()}
+                require_finite(metrics, step)
+                if "gradient_norm" not in metrics:
+                    metrics["gradient_norm"] = mean_gradient_norm(critic, real, fake)
+                now = time.perf_counter()
+                metrics["seconds"] = now - began
+                metrics["steps_per_second"] = steps_in_interval / (now - interval_began)
+                interval_began, steps_in_interval = now, 0
+                run.log(step, metrics)
+                progress.update(step, metrics)
+
+            if step % config.picture_every == 0 or last:
+                samples = draw(generator, fixed_z)
+                if config.is_2d:
+                    save_level_sets(critic, fixed_real, samples, run.picture_path(step))
+                else:
+                    save_grid(samples, run.picture_path(step))
+                run.show_picture(step)
+                save_checkpoint(run.checkpoint_path, config, step, generator, critic)
+    return run.path
+
+
+def choose_device(name: str) -> torch.device:
+    """The named device, or for "auto" the GPU where there is one and the CPU where not."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    try:
+        torch.empty(0, device=device)
+    # torch has an error type of its own for each way in which a device is not there.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"device: {name} is not there; expected auto, cpu or cuda") from error
+    return device
+
+
+def mean_gradient_norm(critic: nn.Module, real: Tensor, fake: Tensor) -> float:
+    """The critic's mean slope between real and fake, for objectives that do not measure it.
+
+    The points are spread evenly over the lines, so no randomness is spent on watching.
+    """
+    alpha = torch.linspace(0, 1, len(real), device=real.device, dtype=real.dtype)
+    points = wgan_fast.interpolate(real, fake, alpha)
+    return wgan_fast.gradient_norms(critic, points).mean().item()

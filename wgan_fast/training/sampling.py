@@ -1,0 +1,56 @@
+"""Drawing from a trained generator."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from wgan_fast.training.checkpoint import load_checkpoint
+from wgan_fast.training.errors import ConfigError
+from wgan_fast.training.pictures import save_grid, save_scatter
+
+
+def draw(generator: nn.Module, z: Tensor) -> Tensor:
+    """Samples for z, in eval mode and without a graph; the generator's mode is put back."""
+    was_training = generator.training
+    generator.eval()
+    with torch.no_grad():
+        samples: Tensor = generator(z)
+    generator.train(was_training)
+    return samples
+
+
+def sample(run: Path, count: int = 100, seed: int = 0, output: Path | None = None) -> Path:
+    """Draws from a run's checkpoint and writes one picture: a grid, or a scatter of 2-D points.
+
+    Args:
+        run: a run folder, or a checkpoint file.
+        count: how many samples.
+        seed: of z; one seed, one picture.
+        output: the PNG to write; sample-seed-SEED.png beside the checkpoint if left out.
+
+    Returns:
+        The path of the picture.
+
+    Raises:
+        ConfigError: count or seed is out of range, or the picture cannot be written there.
+        CheckpointError: there is no whole checkpoint.
+    """
+    if count < 1:
+        raise ConfigError(f"count: expected at least 1, got {count}")
+    if seed < 0:
+        raise ConfigError(f"seed: expected at least 0, got {seed}")
+    checkpoint = load_checkpoint(run)
+    config = checkpoint.config
+    if output is None:
+        folder = run if run.is_dir() else run.parent
+        output = folder / f"sample-seed-{seed}.png"
+    rng = torch.Generator().manual_seed(seed)
+    z = torch.randn(count, config.latent_dim, generator=rng, dtype=getattr(torch, config.dtype))
+    samples = draw(checkpoint.generator, z)
+    save = save_scatter if config.is_2d else save_grid
+    try:
+        save(samples, output)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"output: cannot write {output}: {error}") from error
+    return output
