@@ -1,0 +1,126 @@
+"""``wgan-fast train``, ``wgan-fast sample`` and ``wgan-fast doctor``.
+
+Exit status: 0 when done, 1 when the work failed, 2 when the command line cannot be, 130 when the
+user stopped it. What the user can mend is said in a line, without a traceback.
+"""
+
+import importlib.util
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+
+import wgan_fast
+from wgan_fast import ops
+
+# Import names of the packages in the extra "train".
+_EXTRA = ("matplotlib", "rich", "sklearn", "tensorboard", "torchvision", "tyro")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line, ``sys.argv`` if left out, and returns the exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if missing := _missing_extra():
+        # The doctor must answer where something is missing: that is what it is for.
+        if arguments == ["doctor"]:
+            doctor()
+            return 0
+        _say(f'{", ".join(missing)} not installed; run: pip install "wgan-fast[train]"')
+        return 1
+    return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
+    import tyro
+
+    from wgan_fast import training
+
+    def train(config: Annotated[training.TrainConfig, tyro.conf.arg(name="")]) -> None:
+        """Train a generator against a critic and leave a run folder, whose path is printed."""
+        print(training.train(config))
+
+    def sample(
+        run: tyro.conf.Positional[Path],
+        count: int = 100,
+        seed: int = 0,
+        output: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None,
+    ) -> None:
+        """Draw from a trained generator into a picture, whose path is printed.
+
+        Args:
+            run: a run folder, or the checkpoint file in one.
+            count: how many samples.
+            seed: one seed, one picture.
+            output: the PNG to write. Default: sample-seed-SEED.png beside the checkpoint.
+        """
+        print(training.sample(run, count, seed, output))
+
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            {"train": train, "sample": sample, "doctor": doctor},
+            prog="wgan-fast",
+            description=wgan_fast.__doc__,
+            args=arguments,
+            config=(tyro.conf.DisallowNone,),
+        )
+    except training.TrainingError as error:
+        _say(str(error))
+        return 2 if isinstance(error, training.ConfigError) else 1
+    except KeyboardInterrupt:
+        _say("stopped; what was written so far is kept")
+        return 130
+    return 0
+
+
+def doctor() -> None:
+    """Say which parts are here, what runs on them, and what a missing one costs."""
+    lines = [
+        f"wgan_fast {wgan_fast.__version__}",
+        f"Python {platform.python_version()}, torch {torch.__version__}, {_accelerator()}",
+        "",
+        f"{'operator':24}{'on CPU':16}on GPU",
+    ]
+    table = ops.status()
+    pieces = {name: table.pop(name) for name in ("extension", "triton")}
+    lines += [f"{name:24}{on['cpu']:16}{on['cuda']}" for name, on in table.items()]
+    lines.append("")
+    costs = {
+        "extension": "plain PyTorch stands in on CPUs: the same numbers, more passes over memory",
+        "triton": "plain PyTorch stands in on GPUs: the same numbers, more kernels and memory",
+    }
+    for name, piece in pieces.items():
+        if name == "extension" and piece["usable"] == "yes" and not _has_cuda(table):
+            lines.append("extension: usable, built without CUDA (FORCE_CUDA=1 builds it with)")
+        elif piece["usable"] == "yes":
+            lines.append(f"{name}: usable")
+        else:
+            lines.append(f"{name}: not usable, {piece['why']}; {costs[name]}")
+    if missing := _missing_extra():
+        lines.append(
+            f"trainer: not usable, {', '.join(missing)} not installed; everything but `train` and "
+            '`sample` works. To have them: pip install "wgan-fast[train]"'
+        )
+    else:
+        lines.append("trainer: usable")
+    print("\n".join(lines))
+
+
+def _has_cuda(table: dict[str, dict[str, str]]) -> bool:
+    return any(on["cuda"] == "CUDA C++" for on in table.values())
+
+
+def _accelerator() -> str:
+    if torch.cuda.is_available():
+        return f"GPU {torch.cuda.get_device_name()}"
+    return "no GPU"
+
+
+def _missing_extra() -> list[str]:
+    return [name for name in _EXTRA if importlib.util.find_spec(name) is None]
+
+
+def _say(message: str) -> None:
+    print(f"wgan-fast: {message}", file=sys.stderr)
