@@ -17,9 +17,11 @@ FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def describe(value: object) -> str:
-    """A value in an error message: a tensor by shape, dtype and device, all else by its repr."""
+    """A value in an error message: a tensor by shape, dtype and device, all else in a few words."""
     if isinstance(value, Tensor):
         return f"a {value.dtype} tensor of shape {tuple(value.shape)} on {value.device}"
+    if isinstance(value, (list, tuple, dict, set)):
+        return f"a {type(value).__name__} of {len(value)}"
     return f"{value!r} ({type(value).__name__})"
 
 
