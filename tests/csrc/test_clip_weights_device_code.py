@@ -1,4 +1,4 @@
-"""The device code of ``clip_weights_``: run on the host under a shim, and compiled for real GPUs."""
+"""The device code of ``clip_weights_``: run on the host under a shim, compiled for real GPUs."""
 
 import importlib.util
 import math
@@ -162,9 +162,7 @@ def test_machine_code(architecture, tmp_path):
     tool = triton and Path(triton.origin).parent / "backends/nvidia/bin/cuobjdump"
     if not tool or not tool.exists():
         pytest.skip("no cuobjdump: Triton, which brings it, is not installed")
-    sass = subprocess.run(
-        [tool, "-sass", cubin], capture_output=True, text=True, check=True
-    ).stdout
+    sass = subprocess.run([tool, "-sass", cubin], capture_output=True, text=True, check=True).stdout
     for function in sass.split("Function :")[1:]:
         assert len(re.findall(r"\bLDG\.E\.128\b", function)) == 4
         assert len(re.findall(r"\bSTG\.E\.128\b", function)) == 4
