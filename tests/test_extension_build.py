@@ -42,7 +42,7 @@ assert info["cuda"] is not None and info["cuda_archs"] == "9.0", info
 
 
 def python(code, cwd, *arguments, **environment):
-    """Run Python code; what steers a build comes from here alone, not from the tests' environment."""
+    """Run Python code; what steers a build is ``environment``, not the tests' own."""
     inherited = {
         name: value
         for name, value in os.environ.items()
