@@ -67,15 +67,17 @@ def save_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     figure = Figure(figsize=(9, 6), layout="constrained")
     steps = [row["step"] for row in rows]
     for position, (title, names) in enumerate(panels, start=1):
+        present = [name for name in names if name in rows[0]]
+        if not present:
+            continue
         axes = figure.add_subplot(2, 2, position)
-        for name in names:
-            if name in rows[0]:
-                curve = [row[name] for row in rows]
-                axes.plot(steps, curve, label=name.replace("_", " "), linewidth=1)
+        for name in present:
+            curve = [row[name] for row in rows]
+            axes.plot(steps, curve, label=name.replace("_", " "), linewidth=1)
         axes.set_title(title)
         axes.set_xlabel("generator step")
         axes.grid(alpha=0.3)
-        if len(names) > 1:
+        if len(present) > 1:
             axes.legend()
     _finish(figure, path)
 
