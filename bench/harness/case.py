@@ -1,0 +1,81 @@
+"""A case: the same work written several ways, and what is claimed about it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+Run = Callable[[], Any]
+"""One side's work, ready to go; returns tensors in any nesting, for the sides to be compared."""
+
+
+class CaseError(Exception):
+    """The case cannot be measured honestly here, so that it is not measured at all."""
+
+
+class WrongImplementationError(CaseError):
+    """A side would run something else than what its name says, a fallback for instance."""
+
+
+class DisagreementError(CaseError):
+    """Two sides compute different results, so that their times cannot be compared."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A bound that one side must keep against the baseline.
+
+    Attributes:
+        side: the side's name.
+        measure: ``"speed-up"`` (baseline's time over the side's, median) or ``"memory"`` (the
+            side's peak bytes over the baseline's).
+        bound: the least speed-up, or the most memory.
+    """
+
+    side: str
+    measure: Literal["speed-up", "memory"]
+    bound: float
+
+    def __str__(self) -> str:
+        sign = "≥" if self.measure == "speed-up" else "≤"
+        return f"{self.measure} {sign} {self.bound:g}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table.
+
+    Attributes:
+        name: unique, as ``claim/subject``; ``--only`` looks in it.
+        sizes: what a reader must know of the problem's size.
+        problem: from a device to the tensors and modules that are worked on, with the same numbers
+            in every call. Each side has its own, so that neither finds its data in a cache where
+            the other has left it, nor works on what the other has changed.
+        sides: from a name to the work on a problem, the baseline first. Work can be repeated, and
+            leaves no gradients behind.
+        bytes_moved: what any implementation must at least read and write, each byte once; the
+            formula behind the table's GB/s.
+        figures: what must be met.
+        requires: called with the device before anything else; each raises
+            :class:`WrongImplementationError` where the case would measure a fallback.
+        must_call: operators, as ``namespace::name``, that a side must be seen to dispatch.
+        tolerance: how far the results may differ, see :mod:`bench.harness.agreement`.
+        devices: where the case makes sense.
+    """
+
+    name: str
+    sizes: str
+    problem: Callable[[torch.device], Any]
+    sides: Mapping[str, Callable[[Any], Any]]
+    bytes_moved: int | None = None
+    figures: tuple[Figure, ...] = ()
+    requires: tuple[Callable[[torch.device], None], ...] = ()
+    must_call: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tolerance: float = 1e-5
+    devices: tuple[str, ...] = ("cpu", "cuda")
+
+    def start(self, side: str, device: torch.device) -> Run:
+        """The side's work on a problem of its own, which is made here."""
+        work, problem = self.sides[side], self.problem(device)
+        return lambda: work(problem)

@@ -1,0 +1,130 @@
+"""What was measured: every raw sample, and the figures that follow from them."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.harness.case import Figure
+from bench.harness.interleave import Quartiles, speed_ups
+
+ROUNDS_TO_JUDGE = 15
+"""With fewer rounds than this no figure is called met or missed."""
+
+WIDE = 0.2
+"""The spread between the quartiles, relative to the median, from which a result is called noisy."""
+
+
+@dataclass(frozen=True)
+class SideResult:
+    """One side of a case.
+
+    Attributes:
+        name: the side's name.
+        seconds: per call, one number per round.
+        repeats: calls in each sample.
+        peak_bytes: the most memory that one call allocates, see :mod:`bench.harness.memory`.
+        operators: how many operators one call dispatches.
+        allocator_peak_bytes: the same peak with what operators use inside themselves; None on a
+            GPU, where ``peak_bytes`` has that already.
+    """
+
+    name: str
+    seconds: list[float]
+    repeats: int
+    peak_bytes: int
+    operators: int
+    allocator_peak_bytes: int | None = None
+
+    @property
+    def median_seconds(self) -> float:
+        """Seconds per call."""
+        return Quartiles.of(self.seconds).median
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One case; the baseline is the first of ``sides``. ``refused`` says why there are none."""
+
+    name: str
+    sizes: str
+    bytes_moved: int | None = None
+    sides: list[SideResult] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    refused: str | None = None
+
+    def speed_up(self, side: SideResult) -> Quartiles:
+        """How many times as fast as the baseline."""
+        return speed_ups(self.sides[0].seconds, side.seconds)
+
+    def memory_ratio(self, side: SideResult) -> float | None:
+        """The side's peak over the baseline's; None where the baseline allocates nothing."""
+        baseline = self.sides[0].peak_bytes
+        return side.peak_bytes / baseline if baseline else None
+
+    def allocator_ratio(self, side: SideResult) -> float | None:
+        """As :meth:`memory_ratio`, by the allocator's count where there is one."""
+        baseline, peak = self.sides[0].allocator_peak_bytes, side.allocator_peak_bytes
+        return peak / baseline if baseline and peak is not None else None
+
+    def noisy(self, side: SideResult) -> bool:
+        """Whether the middle half of the ratios is too wide for the median to mean much."""
+        speed = self.speed_up(side)
+        return speed.q3 - speed.q1 > WIDE * speed.median
+
+    def gigabytes_per_second(self, side: SideResult) -> float | None:
+        """The bytes that must be moved over the median time."""
+        return self.bytes_moved / side.median_seconds / 1e9 if self.bytes_moved else None
+
+    def verdict(self, figure: Figure) -> str:
+        """``"met"``, ``"missed"``, or why it cannot be said."""
+        if self.refused:
+            return "not measured"
+        side = next(side for side in self.sides if side.name == figure.side)
+        if figure.measure == "memory":
+            ratio = self.memory_ratio(side)
+            kept = side.peak_bytes == 0 if ratio is None else ratio <= figure.bound
+        elif len(side.seconds) < ROUNDS_TO_JUDGE:
+            return "too few rounds"
+        else:
+            kept = self.speed_up(side).median >= figure.bound
+        return "met" if kept else "missed"
+
+
+@dataclass(frozen=True)
+class Results:
+    """One run of the benchmarks: where and when, and every case."""
+
+    stamp: dict[str, Any]
+    cases: list[CaseResult]
+
+    @property
+    def missed(self) -> list[str]:
+        """The figures that were measured and not met, in words."""
+        return [
+            f"{case.name}, {figure.side}: {figure}"
+            for case in self.cases
+            for figure in case.figures
+            if case.verdict(figure) == "missed"
+        ]
+
+    def write(self, path: Path) -> None:
+        """Write everything as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> "Results":
+        """What :meth:`write` wrote."""
+        data = json.loads(path.read_text())
+        cases = [
+            CaseResult(
+                **{
+                    **case,
+                    "sides": [SideResult(**side) for side in case["sides"]],
+                    "figures": [Figure(**figure) for figure in case["figures"]],
+                }
+            )
+            for case in data["cases"]
+        ]
+        return cls(data["stamp"], cases)

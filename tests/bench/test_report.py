@@ -1,0 +1,180 @@
+"""Results become figures, a table and JSON; the command finds every case."""
+
+import json
+
+import pytest
+import torch
+
+from bench import __main__ as command
+from bench.harness.case import Case, Figure
+from bench.harness.discover import all_cases, cases_for
+from bench.harness.interleave import Plan
+from bench.harness.measure import measure_or_refuse
+from bench.harness.results import CaseResult, Results, SideResult
+from bench.harness.stamp import stamp
+from bench.harness.table import table
+
+
+def sides(fast=0.001, rounds=15, memory=500):
+    return [
+        SideResult("textbook", [0.002] * rounds, 5, 1000, 20, 1500),
+        SideResult("ours", [fast] * rounds, 10, memory, 7, 600),
+    ]
+
+
+def result(name="claim/one", figures=(), **more):
+    return CaseResult(name, "B 64", 2_000_000, sides(**more), list(figures))
+
+
+FAST, LEAN = Figure("ours", "speed-up", 2.0), Figure("ours", "memory", 0.5)
+
+
+def test_the_figures_of_a_case():
+    case = result()
+    side = case.sides[1]
+    assert case.speed_up(side).median == pytest.approx(2)
+    assert case.memory_ratio(side) == 0.5
+    assert case.allocator_ratio(side) == 0.4
+    assert case.gigabytes_per_second(side) == pytest.approx(2.0)
+    assert not case.noisy(side)
+
+
+@pytest.mark.parametrize(
+    ("figure", "more", "verdict"),
+    [
+        (FAST, {}, "met"),
+        (FAST, {"fast": 0.0011}, "missed"),
+        (FAST, {"rounds": 14}, "too few rounds"),
+        (LEAN, {}, "met"),
+        (LEAN, {"memory": 501}, "missed"),
+        (LEAN, {"rounds": 1}, "met"),
+    ],
+)
+def test_verdicts(figure, more, verdict):
+    case = result(figures=[figure], **more)
+    assert case.verdict(figure) == verdict
+    assert Results({}, [case]).missed == (
+        [f"claim/one, ours: {figure}"] if verdict == "missed" else []
+    )
+
+
+def test_a_baseline_that_allocates_nothing():
+    nothing = [SideResult("textbook", [1.0] * 15, 1, 0, 1, 0)]
+    for memory, verdict in ((0, "met"), (8, "missed")):
+        ours = SideResult("ours", [1.0] * 15, 1, memory, 1, memory)
+        case = CaseResult("claim/one", "", None, [*nothing, ours], [LEAN])
+        assert case.memory_ratio(ours) is None
+        assert case.verdict(LEAN) == verdict
+        assert "–" in table(Results({}, [case]))
+
+
+def test_a_wide_spread_is_called_noisy():
+    spread = [0.001, 0.0015, 0.003] * 5
+    case = CaseResult("claim/one", "", None, [sides()[0], SideResult("ours", spread, 1, 1, 1)])
+    assert case.noisy(case.sides[1])
+    assert "noisy" in table(Results({}, [case])).splitlines()[2]
+
+
+def test_json_round_trips(tmp_path):
+    refused = CaseResult("claim/two", "B 1", figures=[LEAN], refused="DisagreementError: off")
+    results = Results({"threads": 2, "operators": {"a": "C++"}}, [result(figures=[FAST]), refused])
+    path = tmp_path / "new folder" / "results.json"
+    results.write(path)
+    assert Results.read(path) == results
+    assert json.loads(path.read_text())["cases"][0]["sides"][1]["seconds"] == [0.001] * 15
+
+
+def test_the_table_has_a_row_for_each_side_and_each_refusal():
+    refused = CaseResult("claim/two", "B 1", figures=[LEAN], refused="off by 1 | 2")
+    lines = table(Results({"threads": 2}, [result(figures=[FAST, LEAN]), refused])).splitlines()
+    assert "| claim/one | B 64 | ours (textbook) | **2.00** [2.00, 2.00] | 1 (2) |" in lines[2]
+    assert "| 0.50 (0.40) | 7 (20) | speed-up ≥ 2; memory ≤ 0.5 | met; met |" in lines[2]
+    assert "not measured: off by 1 \\| 2" in lines[3]
+    assert "memory ≤ 0.5" in lines[3]
+    columns = {line.replace("\\|", "").count("|") for line in lines[:4]}
+    assert len(columns) == 1, "every row has every column"
+    assert "threads 2" in lines[-1]
+
+
+def test_the_stamp_says_what_ran_where():
+    found = stamp(torch.device("cpu"))
+    assert found["threads"] == torch.get_num_threads()
+    assert set(found["operators"]) == {"interpolate", "gradient_norm_penalty", "clip_weights_"}
+    assert {"date", "CPU", "torch", "triton", "Python", "commit", "load"} <= set(found)
+    json.dumps(found)
+
+
+def test_every_case_is_discovered_and_sound():
+    cases = all_cases()
+    claims = {case.name.split("/")[0] for case in cases}
+    assert claims >= {"operators", "critic_loss", "gradient_penalty"}
+    for case in cases:
+        assert len(case.sides) >= 2
+        assert {figure.side for figure in case.figures} <= set(case.sides)
+        assert set(case.must_call) <= set(case.sides)
+    assert cases_for("cpu", "critic_loss/toy") == [
+        case for case in cases if case.name == "critic_loss/toy-mlp"
+    ]
+    assert len(cases_for("cuda")) > len(cases_for("cpu"))
+
+
+@pytest.mark.parametrize("name", ["critic_loss/toy-mlp", "operators/clip_weights_"])
+def test_a_real_case_runs(name):
+    (case,) = cases_for("cpu", name)
+    plan = Plan(rounds=2, seconds=0.0, sample_seconds=0.0, warmup_seconds=0.0)
+    measured = measure_or_refuse(case, torch.device("cpu"), plan)
+    if measured.refused is None:  # without a compiled extension it must be refused
+        assert [side.name for side in measured.sides] == list(case.sides)
+    else:
+        assert "plain PyTorch" in measured.refused
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The command on two cases of its own: one sound with a figure out of reach, one wrong."""
+
+    def cases(device, only=""):
+        x = torch.ones(100)
+        sound = {"plain": lambda x: x * 2, "other": lambda x: x + x}
+        wrong = {"plain": lambda x: x * 2, "other": lambda x: x * 3}
+        unreachable = Figure("other", "memory", 0.0)
+        made = [
+            Case("small/sound", "100", lambda _: x, sound, figures=(unreachable,)),
+            Case("small/wrong", "100", lambda _: x, wrong),
+        ]
+        return [case for case in made if only in case.name]
+
+    monkeypatch.setattr(command, "cases_for", cases)
+    monkeypatch.setattr(command, "Plan", lambda: Plan(sample_seconds=0.0, warmup_seconds=0.0))
+
+
+QUICKLY = ["--rounds", "2", "--seconds", "0", "--threads", "1"]
+
+
+def test_the_command(small, tmp_path, capsys):
+    path = tmp_path / "all.json"
+    assert command.main([*QUICKLY, "--json", str(path)]) == 1, "a refused case is an error"
+    printed = capsys.readouterr().out
+    assert "| small/sound |" in printed
+    assert "| small/wrong |" in printed
+    read = Results.read(path)
+    assert [case.name for case in read.cases] == ["small/sound", "small/wrong"]
+    assert len(read.cases[0].sides[0].seconds) == 2
+    assert read.stamp["threads"] == 1
+
+
+def test_a_missed_figure_is_an_error_where_strict(small, tmp_path, capsys):
+    only = [*QUICKLY, "--only", "sound", "--json", str(tmp_path / "sound.json")]
+    assert command.main(only) == 0
+    assert command.main([*only, "--strict"]) == 1
+    assert "missed: small/sound, other: memory ≤ 0" in capsys.readouterr().err
+
+
+def test_what_cannot_be_run_is_said(capsys):
+    assert command.main(["--only", "no such case"]) == 2
+    assert "no such case" in capsys.readouterr().err
+    assert command.main(["--list", "--only", "operators"]) == 0
+    assert "operators/interpolate\n" in capsys.readouterr().out
+    if not torch.cuda.is_available():
+        assert command.main(["--device", "cuda"]) == 2
+        assert "no CUDA device" in capsys.readouterr().err
