@@ -1,0 +1,147 @@
+"""The claim: one fused operator beats the PyTorch that users write for it, in time and memory.
+
+Bytes are those that any implementation must move: each input read once, each output written once.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import wgan_fast
+from bench.harness.case import Case, Figure
+from bench.harness.guards import runs_compiled
+from wgan_fast import ops, reference
+from wgan_fast.models import DCGANCritic
+
+_FEATURES = 12288  # a colour image of 64×64
+_FLOAT32 = 4
+_CLIP_VALUE = 0.01
+
+
+def _samples(count: int, batch: int, device: torch.device) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch, _FEATURES)
+    return [torch.randn(shape, generator=generator).to(device) for _ in range(count)]
+
+
+def _pair_and_alpha(batch: int, device: torch.device) -> list[Tensor]:
+    alpha = torch.rand(batch, generator=torch.Generator().manual_seed(1))
+    return [*_samples(2, batch, device), alpha.to(device)]
+
+
+def _gradient(batch: int, device: torch.device) -> Tensor:
+    return _samples(1, batch, device)[0].requires_grad_()
+
+
+def _weights(device: torch.device) -> list[Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return [p.detach().to(device) for p in DCGANCritic(64, channels=64).parameters()]
+
+
+@torch.no_grad()
+def _plain_direction(gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    norm = gradient.flatten(1).norm(2, dim=1)
+    excess = norm - 1
+    return norm, excess**2, (2 * excess / (norm * len(gradient)))[:, None] * gradient
+
+
+@torch.no_grad()
+def _fused_direction(gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return ops.gradient_norm_penalty(gradient)
+
+
+def _plain_backward(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    penalty = ((gradient.flatten(1).norm(2, dim=1) - 1) ** 2).mean()
+    return penalty.detach(), torch.autograd.grad(penalty, gradient)[0]
+
+
+def _fused_backward(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    penalty = ops.gradient_norm_penalty(gradient)[1].mean()
+    return penalty.detach(), torch.autograd.grad(penalty, gradient)[0]
+
+
+def _plain_clip(weights: list[Tensor]) -> list[Tensor]:
+    reference.clip_weights_(weights, _CLIP_VALUE)
+    return weights
+
+
+def _fused_clip(weights: list[Tensor]) -> list[Tensor]:
+    wgan_fast.clip_weights_(weights, _CLIP_VALUE)
+    return weights
+
+
+class _Row(NamedTuple):
+    name: str
+    operator: str
+    problem: Callable[[int, torch.device], Any]
+    plain: Callable[[Any], Any]
+    fused: Callable[[Any], Any]
+    tensors_moved: int  # of batch × features
+
+
+_ROWS = (
+    # Both samples in, the interpolates out.
+    _Row(
+        "interpolate",
+        "interpolate",
+        _pair_and_alpha,
+        lambda samples: reference.interpolate(*samples),
+        lambda samples: wgan_fast.interpolate(*samples),
+        3,
+    ),
+    # The gradient in, the direction out; norms and penalties are small.
+    _Row(
+        "gradient_norm_penalty",
+        "gradient_norm_penalty",
+        _gradient,
+        _plain_direction,
+        _fused_direction,
+        2,
+    ),
+    # Forward reads the gradient, backward reads it again and writes the gradient's own.
+    _Row(
+        "gradient_norm_penalty-backward",
+        "gradient_norm_penalty",
+        _gradient,
+        _plain_backward,
+        _fused_backward,
+        3,
+    ),
+)
+
+
+def _case(row: _Row, batch: int, devices: tuple[str, ...] = ("cpu", "cuda")) -> Case:
+    return Case(
+        name=f"operators/{row.name}" + (f"-{batch}" if batch != 64 else ""),
+        sizes=f"{batch}×{_FEATURES}, float32",
+        problem=partial(row.problem, batch),
+        sides={"plain PyTorch": row.plain, "wgan_fast": row.fused},
+        bytes_moved=row.tensors_moved * batch * _FEATURES * _FLOAT32,
+        figures=(Figure("wgan_fast", "speed-up", 1.0), Figure("wgan_fast", "memory", 1.0)),
+        requires=(runs_compiled(row.operator),),
+        must_call={"wgan_fast": (f"wgan_fast::{row.operator}",)},
+        devices=devices,
+    )
+
+
+_CLIPPED = sum(p.numel() for p in DCGANCritic(64, channels=64).parameters())
+
+CASES = (
+    *(_case(row, 64) for row in _ROWS),
+    # A GPU's cache holds all of the above; its memory is measured with more.
+    *(_case(row, 2048, devices=("cuda",)) for row in _ROWS),
+    Case(
+        name="operators/clip_weights_",
+        sizes=f"DCGAN critic for 64×64, {_CLIPPED:,} weights, float32",
+        problem=_weights,
+        sides={"plain PyTorch": _plain_clip, "wgan_fast": _fused_clip},
+        bytes_moved=2 * _CLIPPED * _FLOAT32,
+        figures=(Figure("wgan_fast", "speed-up", 1.0),),
+        requires=(runs_compiled("clip_weights_"),),
+        must_call={"wgan_fast": ("wgan_fast::clip_weights_",)},
+    ),
+)
