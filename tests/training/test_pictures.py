@@ -46,17 +46,21 @@ def test_level_sets_run_the_right_way(axis, tmp_path):
 
 
 def test_real_and_generated_points_are_where_they_belong(tmp_path):
-    real, generated = torch.tensor([[1.0, 1.0]]), torch.tensor([[-1.0, 0.0]])
-    # Level sets of a critic with one level only would be a warning.
-    save_level_sets(lambda p: p.sum(1), real, generated, tmp_path / "sets.png")
+    real, generated = torch.tensor([[1.0, 1.0]]), torch.tensor([[-1.0, -1.0]])
+    save_level_sets(lambda points: points.sum(1), real, generated, tmp_path / "sets.png")
     pixels = read(tmp_path / "sets.png")
-    red_minus_blue = pixels[..., 0] - pixels[..., 2]
-    green_minus_red = pixels[..., 1] - pixels[..., 0]
-    half = len(pixels) // 2
-    # Orange (the legend hides nothing at the middle left); the generated point is green.
-    assert green_minus_red[half - 40 : half + 40, :half].max() > 50
-    assert green_minus_red[half + 60 :].max() < 30
-    assert red_minus_blue[half:].max() < 30
+    orange = (pixels[..., 0] - pixels[..., 2] > 50) & (pixels[..., 0] > pixels[..., 1])
+    green = pixels[..., 1] - pixels[..., 0] > 50
+    # The legend is in the top tenth, the axes' middle a little below the picture's.
+    axes, half = slice(60, None), 315
+    rows, columns = np.nonzero(orange[axes])
+    assert len(rows) > 0
+    assert rows.max() + 60 < half
+    assert columns.min() > 300
+    rows, columns = np.nonzero(green[axes])
+    assert len(rows) > 0
+    assert rows.min() + 60 > half
+    assert columns.max() < 330
 
 
 def test_scatter_shows_every_quadrant_it_is_given(tmp_path):

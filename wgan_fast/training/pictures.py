@@ -52,7 +52,8 @@ def save_level_sets(
     axes.contour(ticks, ticks, score.T.cpu().numpy(), levels=24, colors="0.45", linewidths=0.5)
     _scatter(axes, real, _REAL, "real")
     _scatter(axes, generated, _GENERATED, "generated")
-    axes.legend(loc="upper right", framealpha=0.9)
+    # Outside of the axes, where it hides no mode.
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     _finish(figure, path)
 
 
