@@ -31,7 +31,9 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
         "--seconds", type=float, default=plan.seconds, help="rounds go on for this (%(default)s)"
     )
     parser.add_argument("--json", type=Path, help="where to (bench/results/<date>.json)")
-    parser.add_argument("--strict", action="store_true", help="a missed figure is an error")
+    parser.add_argument(
+        "--strict", action="store_true", help="a figure that is not met is an error"
+    )
     parser.add_argument("--list", action="store_true", help="name the cases, measure none")
     arguments = parser.parse_args(given)
     if arguments.rounds < 1 or arguments.threads < 1:
@@ -40,7 +42,7 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
 
 
 def main(given: list[str] | None = None) -> int:
-    """Returns the exit status: 1 if a case was refused or, where strict, a figure missed."""
+    """Returns the exit status: 1 if a case was refused or, where strict, a figure not met."""
     arguments = _arguments(given)
     cases = cases_for(arguments.device, arguments.only)
     if not cases:
@@ -66,10 +68,10 @@ def main(given: list[str] | None = None) -> int:
     print(table(results))
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%SZ")
     results.write(arguments.json or _RESULTS / f"{now}-{device.type}.json")
-    for missed in results.missed:
-        print(f"missed: {missed}", file=sys.stderr)
+    for line in results.not_met:
+        print(line, file=sys.stderr)
     refused = any(case.refused for case in measured)
-    return int(refused or (arguments.strict and bool(results.missed)))
+    return int(refused or (arguments.strict and bool(results.not_met)))
 
 
 if __name__ == "__main__":

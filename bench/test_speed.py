@@ -9,7 +9,7 @@ from bench.parameters import every_side
 
 @every_side
 @pytest.mark.benchmark(
-    min_rounds=15, max_time=0.5, warmup=True, warmup_iterations=3, disable_gc=True
+    min_rounds=5, max_time=0.5, warmup=True, warmup_iterations=3, disable_gc=True
 )
 def test_speed(benchmark, case, side, device):
     """Seconds per call; GB/s in the extra information where the bytes are known."""

@@ -4,6 +4,11 @@ A machine's speed drifts: its clock, its temperature, its other users. Two timin
 apart compare the machine with itself. Here every round times each side once, close together, and a
 ratio is taken within a round only; the order within the rounds rotates and turns around, so that
 whoever goes first has no advantage on the whole.
+
+Ratios cancel drift, but not starvation. Where threads must share their cores with other processes,
+every parallel loop waits for a turn of the scheduler, some milliseconds, and the times count loops
+instead of work, with quartiles that look trustworthy. So the share of the time in which this
+thread was running is taken as well.
 """
 
 import gc
@@ -38,6 +43,22 @@ class Plan:
     most_rounds: int = 200
     sample_seconds: float = 0.01
     warmup_seconds: float = 0.2
+
+
+@dataclass(frozen=True)
+class Timings:
+    """What :func:`interleave` measured.
+
+    Attributes:
+        seconds: per call, by side; the i-th of each side is from the same round.
+        repeats: calls in each sample, by side.
+        running: the share of the samples' time in which the calling thread ran on a core; close to
+            1 for work on an idle machine's CPU.
+    """
+
+    seconds: dict[str, list[float]]
+    repeats: dict[str, int]
+    running: float
 
 
 @dataclass(frozen=True)
@@ -127,14 +148,8 @@ def repeats_for(run: Callable[[], Any], timer: Timer, seconds: float) -> int:
         repeats = min(max(wanted, repeats + 1), 10 * repeats)
 
 
-def interleave(
-    sides: Mapping[str, Callable[[], Any]], plan: Plan, timer: Timer
-) -> tuple[dict[str, list[float]], dict[str, int]]:
-    """Time ``sides`` round by round.
-
-    Returns:
-        Seconds per call, by side, the i-th of each from the same round; and the calls per sample.
-    """
+def interleave(sides: Mapping[str, Callable[[], Any]], plan: Plan, timer: Timer) -> Timings:
+    """Time ``sides`` round by round."""
     names = list(sides)
     for run in sides.values():
         start = time.perf_counter()
@@ -142,6 +157,7 @@ def interleave(
             timer(run, 1)
     repeats = {name: repeats_for(run, timer, plan.sample_seconds) for name, run in sides.items()}
     samples: dict[str, list[float]] = {name: [] for name in names}
+    ran = passed = 0.0
     with garbage_collection_between_rounds() as collect:
         start = time.perf_counter()
         index = 0
@@ -149,9 +165,11 @@ def interleave(
             done = index >= plan.rounds and time.perf_counter() - start >= plan.seconds
             # Stop after both orders of a pair only.
             if index % 2 == 0 and (done or index >= max(plan.most_rounds, plan.rounds)):
-                return samples, repeats
+                return Timings(samples, repeats, running=ran / passed if passed else 1.0)
             for name in turn(names, index):
+                ran, passed = ran - time.thread_time(), passed - time.perf_counter()
                 samples[name].append(timer(sides[name], repeats[name]) / repeats[name])
+                ran, passed = ran + time.thread_time(), passed + time.perf_counter()
             collect()
             index += 1
 

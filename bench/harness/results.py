@@ -9,7 +9,9 @@ from bench.harness.case import Figure
 from bench.harness.interleave import Quartiles, speed_ups
 
 ROUNDS_TO_JUDGE = 15
-"""With fewer rounds than this no figure is called met or missed."""
+"""With fewer rounds than this no speed-up is called met or missed."""
+RUNNING_TO_JUDGE = 0.9
+"""Nor where the measured thread ran for a smaller share of the time than this."""
 
 WIDE = 0.2
 """The spread between the quartiles, relative to the median, from which a result is called noisy."""
@@ -44,7 +46,13 @@ class SideResult:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One case; the baseline is the first of ``sides``. ``refused`` says why there are none."""
+    """One case; the baseline is the first of ``sides``.
+
+    Attributes:
+        refused: why there are no sides.
+        running: the share of the time in which the measured thread ran; None on a GPU.
+        name, sizes, bytes_moved, figures: the case's own.
+    """
 
     name: str
     sizes: str
@@ -52,6 +60,7 @@ class CaseResult:
     sides: list[SideResult] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     refused: str | None = None
+    running: float | None = None
 
     def speed_up(self, side: SideResult) -> Quartiles:
         """How many times as fast as the baseline."""
@@ -67,10 +76,16 @@ class CaseResult:
         baseline, peak = self.sides[0].allocator_peak_bytes, side.allocator_peak_bytes
         return peak / baseline if baseline and peak is not None else None
 
-    def noisy(self, side: SideResult) -> bool:
-        """Whether the middle half of the ratios is too wide for the median to mean much."""
+    @property
+    def starved(self) -> bool:
+        """Whether other processes took the cores, so that no time here means anything."""
+        return self.running is not None and self.running < RUNNING_TO_JUDGE
+
+    def doubt(self, side: SideResult) -> str:
+        """``"starved"``, ``"noisy"`` (the middle half of the ratios is wide), or nothing."""
         speed = self.speed_up(side)
-        return speed.q3 - speed.q1 > WIDE * speed.median
+        wide = speed.q3 - speed.q1 > WIDE * speed.median
+        return "starved" if self.starved else "noisy" if wide else ""
 
     def gigabytes_per_second(self, side: SideResult) -> float | None:
         """The bytes that must be moved over the median time."""
@@ -86,6 +101,8 @@ class CaseResult:
             kept = side.peak_bytes == 0 if ratio is None else ratio <= figure.bound
         elif len(side.seconds) < ROUNDS_TO_JUDGE:
             return "too few rounds"
+        elif self.starved:
+            return "machine busy"
         else:
             kept = self.speed_up(side).median >= figure.bound
         return "met" if kept else "missed"
@@ -99,13 +116,13 @@ class Results:
     cases: list[CaseResult]
 
     @property
-    def missed(self) -> list[str]:
-        """The figures that were measured and not met, in words."""
+    def not_met(self) -> list[str]:
+        """The figures that were missed or could not be judged, in words."""
         return [
-            f"{case.name}, {figure.side}: {figure}"
+            f"{verdict}: {case.name}, {figure.side}, {figure}"
             for case in self.cases
             for figure in case.figures
-            if case.verdict(figure) == "missed"
+            if (verdict := case.verdict(figure)) != "met"
         ]
 
     def write(self, path: Path) -> None:

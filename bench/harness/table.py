@@ -21,8 +21,9 @@ Times as fast: baseline's time over the side's within one round, median and quar
 rounds. GB/s: bytes that any implementation must move, over the median time; inputs that fit the \
 cache come from there. Peak memory: the most that one call allocates at one time, counted between \
 operators; the ratio in brackets is the allocator's, with what operators use inside themselves. \
-Operators: dispatched per call. Noisy: the quartiles lie further apart than a fifth of the median, \
-so measure again on an idle machine."""
+Operators: dispatched per call. Noisy: the quartiles lie further apart than a fifth of the median. \
+Starved: other processes took the cores, and these times count scheduling; measure again on an \
+idle machine."""
 
 
 def _bytes(number: int) -> str:
@@ -45,8 +46,7 @@ def _row(case: CaseResult, side: SideResult) -> list[str]:
         case.name,
         case.sizes,
         f"{side.name} ({baseline.name})",
-        f"**{speed.median:.2f}** [{speed.q1:.2f}, {speed.q3:.2f}]"
-        + (" noisy" if case.noisy(side) else ""),
+        f"**{speed.median:.2f}** [{speed.q1:.2f}, {speed.q3:.2f}] {case.doubt(side)}".rstrip(),
         f"{side.median_seconds * 1e3:.3g} ({baseline.median_seconds * 1e3:.3g})",
         "–" if rate is None else f"{rate:.3g} ({baseline_rate:.3g})",
         f"{_bytes(side.peak_bytes)} ({_bytes(baseline.peak_bytes)})",

@@ -49,7 +49,7 @@ class Machine:
 
 
 def test_a_known_ratio_is_found():
-    samples, _ = interleave({"slow": busy(40_000), "fast": busy(20_000)}, QUICK, own_time)
+    samples = interleave({"slow": busy(40_000), "fast": busy(20_000)}, QUICK, own_time).seconds
     assert speed_ups(samples["slow"], samples["fast"]).median == pytest.approx(2, rel=0.2)
 
 
@@ -62,7 +62,7 @@ def test_drift_cancels():
     machine = Machine(
         {"slow": 0.02, "fast": 0.01}, lambda turn: (1 + 0.001 * turn) * (4 if turn > 20 else 1)
     )
-    samples, _ = interleave(machine.sides(), QUICK, machine)
+    samples = interleave(machine.sides(), QUICK, machine).seconds
     assert max(samples["fast"]) > 4 * min(samples["fast"])
     assert speed_ups(samples["slow"], samples["fast"]).median == pytest.approx(2, rel=1e-3)
 
@@ -81,10 +81,18 @@ def test_every_pair_of_sides_stands_in_both_orders_equally_often(count):
     assert set(starts.values()) == {2}
 
 
+def test_the_share_of_running_is_taken():
+    timings = interleave({"asleep": lambda: time.sleep(0.005)}, QUICK, wall_clock)
+    assert 0 <= timings.running < 0.5
+    timings = interleave({"busy": busy(20_000)}, QUICK, own_time)
+    assert 0 < timings.running <= 1.01
+
+
 def test_short_work_is_repeated_within_a_sample():
     machine = Machine({"a": 0.001, "b": 0.0001})
     plan = Plan(rounds=15, seconds=0.0, sample_seconds=0.01, warmup_seconds=0.0)
-    samples, repeats = interleave(machine.sides(), plan, machine)
+    timings = interleave(machine.sides(), plan, machine)
+    samples, repeats = timings.seconds, timings.repeats
     assert 10 <= repeats["a"] <= 12
     assert 100 <= repeats["b"] <= 120
     assert samples["b"] == pytest.approx([0.0001] * len(samples["b"]))
@@ -94,14 +102,14 @@ def test_short_work_is_repeated_within_a_sample():
 def test_rounds_are_at_least_as_many_as_asked_for_and_whole_pairs(rounds, expected):
     machine = Machine({"a": 1.0, "b": 1.0})
     plan = Plan(rounds=rounds, seconds=0.0, warmup_seconds=0.0)
-    samples, _ = interleave(machine.sides(), plan, machine)
+    samples = interleave(machine.sides(), plan, machine).seconds
     assert {name: len(taken) for name, taken in samples.items()} == {"a": expected, "b": expected}
 
 
 def test_time_allows_more_rounds_up_to_the_most():
     machine = Machine({"a": 1.0, "b": 1.0})
     plan = Plan(rounds=2, seconds=60.0, most_rounds=30, warmup_seconds=0.0)
-    samples, _ = interleave(machine.sides(), plan, machine)
+    samples = interleave(machine.sides(), plan, machine).seconds
     assert len(samples["a"]) == 30
 
 
@@ -136,5 +144,5 @@ def test_ratios_are_taken_within_rounds():
 def test_events_see_the_work_on_the_device():
     a = torch.randn(4096, 4096, device="cuda")
     once, twice = (lambda: a @ a), (lambda: (a @ a, a @ a))
-    samples, _ = interleave({"twice": twice, "once": once}, QUICK, module.cuda_events)
+    samples = interleave({"twice": twice, "once": once}, QUICK, module.cuda_events).seconds
     assert speed_ups(samples["twice"], samples["once"]).median == pytest.approx(2, rel=0.2)

@@ -22,8 +22,8 @@ def sides(fast=0.001, rounds=15, memory=500):
     ]
 
 
-def result(name="claim/one", figures=(), **more):
-    return CaseResult(name, "B 64", 2_000_000, sides(**more), list(figures))
+def result(name="claim/one", figures=(), running=1.0, **more):
+    return CaseResult(name, "B 64", 2_000_000, sides(**more), list(figures), running=running)
 
 
 FAST, LEAN = Figure("ours", "speed-up", 2.0), Figure("ours", "memory", 0.5)
@@ -36,7 +36,7 @@ def test_the_figures_of_a_case():
     assert case.memory_ratio(side) == 0.5
     assert case.allocator_ratio(side) == 0.4
     assert case.gigabytes_per_second(side) == pytest.approx(2.0)
-    assert not case.noisy(side)
+    assert case.doubt(side) == ""
 
 
 @pytest.mark.parametrize(
@@ -45,17 +45,18 @@ def test_the_figures_of_a_case():
         (FAST, {}, "met"),
         (FAST, {"fast": 0.0011}, "missed"),
         (FAST, {"rounds": 14}, "too few rounds"),
+        (FAST, {"running": 0.89}, "machine busy"),
+        (FAST, {"running": None}, "met"),
         (LEAN, {}, "met"),
         (LEAN, {"memory": 501}, "missed"),
-        (LEAN, {"rounds": 1}, "met"),
+        (LEAN, {"rounds": 1, "running": 0.1}, "met"),
     ],
 )
 def test_verdicts(figure, more, verdict):
     case = result(figures=[figure], **more)
     assert case.verdict(figure) == verdict
-    assert Results({}, [case]).missed == (
-        [f"claim/one, ours: {figure}"] if verdict == "missed" else []
-    )
+    said = [] if verdict == "met" else [f"{verdict}: claim/one, ours, {figure}"]
+    assert Results({}, [case]).not_met == said
 
 
 def test_a_baseline_that_allocates_nothing():
@@ -68,10 +69,15 @@ def test_a_baseline_that_allocates_nothing():
         assert "–" in table(Results({}, [case]))
 
 
+def test_a_starved_measurement_is_called_so():
+    (_, _, row, *_) = table(Results({}, [result(running=0.5)])).splitlines()
+    assert "[2.00, 2.00] starved |" in row
+
+
 def test_a_wide_spread_is_called_noisy():
     spread = [0.001, 0.0015, 0.003] * 5
     case = CaseResult("claim/one", "", None, [sides()[0], SideResult("ours", spread, 1, 1, 1)])
-    assert case.noisy(case.sides[1])
+    assert case.doubt(case.sides[1]) == "noisy"
     assert "noisy" in table(Results({}, [case])).splitlines()[2]
 
 
@@ -163,11 +169,11 @@ def test_the_command(small, tmp_path, capsys):
     assert read.stamp["threads"] == 1
 
 
-def test_a_missed_figure_is_an_error_where_strict(small, tmp_path, capsys):
+def test_a_figure_that_is_not_met_is_an_error_where_strict(small, tmp_path, capsys):
     only = [*QUICKLY, "--only", "sound", "--json", str(tmp_path / "sound.json")]
     assert command.main(only) == 0
     assert command.main([*only, "--strict"]) == 1
-    assert "missed: small/sound, other: memory ≤ 0" in capsys.readouterr().err
+    assert "missed: small/sound, other, memory ≤ 0" in capsys.readouterr().err
 
 
 def test_what_cannot_be_run_is_said(capsys):
