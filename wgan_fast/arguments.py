@@ -130,6 +130,15 @@ def check_scores(scores: Any, samples: Tensor) -> Tensor:
     return scores
 
 
+def independent_score_error() -> ValueError:
+    """The error for a critic whose score does not change with its input."""
+    return ValueError(
+        "critic: expected a score that depends on the critic's input, got one that does not: no "
+        "derivative finds a way from the score to the samples; look for a detach(), a no_grad() or "
+        "a rounding inside the critic"
+    )
+
+
 def check_alpha(alpha: Any, real: Tensor) -> Tensor:
     """α given by the caller: ``(B,)`` or ``(B, 1, ..., 1)``; returned as ``(B,)``, to compute with.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wgan_fast import ops
-from wgan_fast.arguments import check_scores
+from wgan_fast.arguments import check_scores, independent_score_error
 
 Critic = Callable[[Tensor], Tensor]
 
@@ -29,11 +29,7 @@ def input_gradient(critic: Critic, x: Tensor, create_graph: bool) -> Tensor:
                 allow_unused=True,
             )
     if gradient is None:
-        raise ValueError(
-            "critic: expected a score that depends on the critic's input, got one that does not: "
-            "autograd finds no way from the score to the samples; look for a detach(), a "
-            "no_grad() or a rounding inside the critic"
-        )
+        raise independent_score_error()
     return gradient
 
 

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, overload
 import torch
 from torch import Tensor, nn
 
-from wgan_fast import autograd_route, ops
+from wgan_fast import autograd_route, ops, routes
 from wgan_fast.arguments import (
     check_alpha,
     check_choice,
@@ -21,7 +21,6 @@ from wgan_fast.arguments import (
 
 Critic = Callable[[Tensor], Tensor]
 
-_BACKENDS = ("auto", "autograd")
 _SIDES = ("two", "one")
 _REDUCTIONS = ("mean", "sum", "none")
 
@@ -175,16 +174,25 @@ def gradient_penalty(
     target = check_number("target", target)
     one_sided = check_choice("sided", sided, _SIDES) == "one"
     check_choice("reduction", reduction, _REDUCTIONS)
-    check_choice("backend", backend, _BACKENDS)
+    check_choice("backend", backend, routes.BACKENDS)
     alpha = choose_alpha(alpha, generator, real)
 
     if detach:
         real, fake, alpha = real.detach(), fake.detach(), alpha.detach()
     interpolates = ops.interpolate(real, fake, alpha)
-    norms, penalties = autograd_route.norms_and_penalties(critic, interpolates, target, one_sided)
-
-    result = penalties if reduction == "none" else getattr(penalties, reduction)()
-    result = weight * result
+    obstacle = None
+    if interpolates.requires_grad:
+        obstacle = "gradients of real and fake, which detach=False asks for, need autograd"
+    elif reduction == "none":
+        obstacle = 'reduction="none" leaves each sample\'s weight open, which needs autograd'
+    value, norms, penalties = routes.penalty(
+        critic, interpolates, target, one_sided, backend, obstacle
+    )
+    if reduction == "none":
+        value = penalties
+    elif reduction == "sum":
+        value = value * real.shape[0]
+    result = weight * value
     if not return_stats:
         return result
     return result, PenaltyStats(norms.detach(), penalties.detach().mean())
@@ -253,22 +261,18 @@ def critic_loss(
     target = check_number("target", target)
     drift = check_number("drift", drift)
     one_sided = check_choice("sided", sided, _SIDES) == "one"
-    check_choice("backend", backend, _BACKENDS)
+    check_choice("backend", backend, routes.BACKENDS)
     alpha = choose_alpha(alpha, generator, real).detach()
 
     real, fake = real.detach(), fake.detach()
-    fake_scores = autograd_route.scores(critic, fake)
-    real_scores = autograd_route.scores(critic, real)
     interpolates = ops.interpolate(real, fake, alpha)
-    norms, penalties = autograd_route.norms_and_penalties(critic, interpolates, target, one_sided)
-
-    real_score, fake_score, penalty = real_scores.mean(), fake_scores.mean(), penalties.mean()
-    loss = fake_score - real_score + weight * penalty
-    if drift:
-        loss = loss + drift * real_scores.square().mean()
+    loss, (real_score, fake_score, norms, penalties) = routes.critic_loss(
+        critic, real, fake, interpolates, weight, target, one_sided, drift, backend
+    )
     if not return_stats:
         return loss
-    seen = (loss, real_score - fake_score, penalty, norms.mean(), real_score, fake_score)
+    means = penalties.mean(), norms.mean()
+    seen = (loss, real_score - fake_score, *means, real_score, fake_score)
     return loss, CriticStats(*(value.detach() for value in seen))
 
 

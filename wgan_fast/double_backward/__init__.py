@@ -1,0 +1,1 @@
+"""Gradients of gradient penalties without double backward."""

@@ -1,0 +1,9 @@
+"""Why the explicit engine cannot take a critic, or cannot take it in one batch."""
+
+
+class Unsupported(RuntimeError):  # noqa: N818 - it is the critic that is
+    """The critic does something that the explicit engine cannot derive exactly."""
+
+
+class CrossSample(Exception):  # noqa: N818 - control flow: the batch is then not merged
+    """An op lets the samples of a batch see each other, or the critic changed its own state."""

@@ -1,0 +1,122 @@
+"""``backend="explicit"``: losses whose gradients are computed already, by first-order passes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgan_fast import ops
+from wgan_fast.arguments import check_scores, independent_score_error
+from wgan_fast.double_backward import merged
+from wgan_fast.double_backward.passes import (
+    Cotangents,
+    input_gradient,
+    leaf_gradients,
+    parameter_gradients,
+)
+from wgan_fast.double_backward.recording import record
+from wgan_fast.double_backward.rules import rule_of
+
+Critic = Callable[[Tensor], Tensor]
+Again = Callable[[], Tensor]
+
+
+class Explicit(torch.autograd.Function):
+    """A value and its gradients, computed already; ``backward`` scales them by what comes in.
+
+    ``apply(value, gradients, again, *leaves)``: a leaf's gradient is None where the value does not
+    depend on it; ``again()`` computes the value with a graph of autograd's, for whoever
+    differentiates twice, or raises.
+    """
+
+    @staticmethod
+    def forward(  # noqa: D102
+        ctx: Any, value: Tensor, gradients: list[Tensor | None], again: Again, *leaves: Tensor
+    ) -> Tensor:
+        ctx.gradients, ctx.again, ctx.leaves = gradients, again, leaves
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, incoming: Tensor) -> Any:  # type: ignore[override]  # noqa: D102
+        if torch.is_grad_enabled():  # create_graph=True
+            wanted = [
+                leaf for leaf, g in zip(ctx.leaves, ctx.gradients, strict=True) if g is not None
+            ]
+            twice = iter(torch.autograd.grad(ctx.again(), wanted, incoming, create_graph=True))
+            gradients = [None if gradient is None else next(twice) for gradient in ctx.gradients]
+            return (None, None, None, *gradients)
+        if (
+            incoming.device.type == "cpu" and incoming == 1
+        ):  # loss.backward(); reading it costs nothing
+            return (None, None, None, *ctx.gradients)
+        gradients = [
+            None if gradient is None else gradient * incoming.to(gradient.dtype)
+            for gradient in ctx.gradients
+        ]
+        return (None, None, None, *gradients)
+
+
+def attach(
+    value: Tensor, gradients: list[Tensor | None], again: Again, leaves: list[Tensor]
+) -> Tensor:
+    """``value`` with its gradients, as a tensor that ``backward`` can be called on."""
+    if not leaves:
+        return value
+    return Explicit.apply(value, gradients, again, *leaves)
+
+
+def gradient_penalty(
+    critic: Critic, x: Tensor, target: float, one_sided: bool, again: Again
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(mean penalty with its gradients, norms, penalties) at the points ``x``.
+
+    Raises:
+        Unsupported: the critic cannot be recorded.
+    """
+    with torch.no_grad():
+        recording = record(critic, x, rule_of)
+        scores = check_scores(recording.scores, x)
+        if recording.score < 0 or not recording.active[recording.score]:
+            raise independent_score_error()
+        gradient, deltas = input_gradient(recording, scores)
+        if gradient is None:
+            raise independent_score_error()
+        norms, penalties, direction = ops.gradient_norm_penalty(gradient, target, one_sided)
+        bars: Cotangents = [None] * len(recording.active)
+        parameter_gradients(recording, direction, deltas, bars)
+        gradients = leaf_gradients(recording, bars)
+        value = penalties.mean()
+    return attach(value, gradients, again, [leaf for _, leaf in recording.leaves]), norms, penalties
+
+
+def critic_loss(
+    critic: Critic,
+    real: Tensor,
+    fake: Tensor,
+    interpolates: Tensor,
+    weight: float,
+    target: float,
+    one_sided: bool,
+    drift: float,
+    again: Again,
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """(loss with its gradients, (real score, fake score, norms, penalties)), on one merged batch.
+
+    Raises:
+        Unsupported: the critic cannot be recorded.
+        CrossSample: it may let samples see each other, or has state; nothing has been changed.
+    """
+    with torch.no_grad():
+        loss, leaves, gradients, seen = merged.critic_loss(
+            critic, real, fake, interpolates, weight, target, one_sided, drift
+        )
+    return attach(loss, gradients, again, leaves), seen
+
+
+def refuse() -> Tensor:
+    """``again`` under ``backend="explicit"``."""
+    raise RuntimeError(
+        'backend="explicit" gives first derivatives only; to differentiate this loss twice, take '
+        'backend="auto" or "autograd"'
+    )

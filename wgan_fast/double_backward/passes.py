@@ -1,0 +1,167 @@
+"""The passes over a recording: cotangents back, tangents forth, and the parameters' gradients.
+
+With S = Σᵢ ⟨vᵢ, ∇f(xᵢ)⟩ for a constant direction v, S is the directional derivative of the summed
+scores. Carrying pairs (value, tangent) through the critic, the cotangent of each tangent is the
+cotangent Δ that the plain input gradient leaves there; the cotangent of each value comes from
+curvature alone. That gives θ's gradient of S with first-order passes only:
+
+1. ``pull_back`` with ones at the scores: Δ at every node, the input's gradient at the end.
+2. ``push_forward`` from v: tangents; at every node, ``second`` gives the parameters' share and the
+   curvature's cotangents of values.
+3. ``pull_back`` of those cotangents, where there are any.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgan_fast.double_backward.recording import Node, Recording
+
+Cotangents = list[Tensor | None]
+
+
+def add_to(cotangents: Cotangents, value: int, cotangent: Tensor) -> None:
+    """Accumulate; out of place, since a cotangent may be shared by several values."""
+    before = cotangents[value]
+    cotangents[value] = cotangent if before is None else before + cotangent
+
+
+def delta_of(node: Node, cotangents: Cotangents) -> Any:
+    """The cotangent of a node's result, a list for several; None where there is none at all."""
+    outputs = node.outputs
+    if len(outputs) == 1:
+        return cotangents[outputs[0]]  # type: ignore[index]
+    found = [None if value is None else cotangents[value] for value in outputs]
+    return None if all(cotangent is None for cotangent in found) else found
+
+
+def pull_back(
+    nodes: list[Node],
+    cotangents: Cotangents,
+    wanted: list[bool],
+    keep: list[Any] | None = None,
+) -> None:
+    """Reverse pass: fill ``cotangents`` of all values that ``wanted`` marks.
+
+    A node's own cotangents are dropped once they are used; ``keep``, if given, gets them, aligned
+    with ``nodes``.
+    """
+    for position in range(len(nodes) - 1, -1, -1):
+        node = nodes[position]
+        delta = delta_of(node, cotangents)
+        if delta is None:
+            continue
+        if keep is not None:
+            keep[position] = delta
+        for value in node.outputs:
+            if value is not None:
+                cotangents[value] = None
+        asked = [value is not None and wanted[value] for value in node.inputs]
+        if not any(asked):
+            continue
+        pulled = node.rule.vjp(node, delta, asked)
+        for value, ask, cotangent in zip(node.inputs, asked, pulled, strict=True):
+            if ask and cotangent is not None:
+                add_to(cotangents, value, cotangent)  # type: ignore[arg-type]
+
+
+def push_forward(
+    recording: Recording,
+    direction: Tensor,
+    deltas: list[Any],
+    bars: Cotangents,
+    wanted: list[bool],
+) -> bool:
+    """Tangents from ``direction``; ``bars`` gets what ``second`` gives.
+
+    Returns whether a value that depends on the input got a cotangent: a reverse pass is then due.
+    """
+    last_use = last_uses(recording)
+    tangents: Cotangents = [None] * len(recording.active)
+    tangents[recording.input] = direction
+    curved = False
+    for position, node in enumerate(recording.nodes):
+        delta = deltas[position]
+        if delta is None:  # nothing of it reaches the scores
+            continue
+        given = [None if value is None else tangents[value] for value in node.inputs]
+        if all(tangent is None for tangent in given):
+            continue
+        asked = [value is not None and wanted[value] for value in node.inputs]
+        second = node.rule.second(node, delta, given, asked)
+        deltas[position] = None
+        if second is not None:
+            for value, ask, bar in zip(node.inputs, asked, second, strict=True):
+                if ask and bar is not None:
+                    add_to(bars, value, bar)  # type: ignore[arg-type]
+                    curved = curved or recording.active[value]  # type: ignore[index]
+        if any(value is not None and last_use[value] > position for value in node.outputs):
+            pushed = node.rule.jvp(node, given)
+            pushed = [pushed] if isinstance(pushed, Tensor) else pushed
+            for value, tangent in zip(node.outputs, pushed, strict=False):
+                if value is not None:
+                    tangents[value] = tangent
+        for value in node.inputs:
+            if value is not None and last_use[value] <= position:
+                tangents[value] = None
+    return curved
+
+
+def last_uses(recording: Recording) -> list[int]:
+    """Per value, the last node to whose second-order term or tangent it matters; −1 for none.
+
+    The tangent of the scores, and of whatever only leads to them linearly, is not needed.
+    """
+    last = [-1] * len(recording.active)
+    for position in range(len(recording.nodes) - 1, -1, -1):
+        node = recording.nodes[position]
+        matters = node.rule.curved or any(
+            value is not None and not recording.active[value] for value in node.inputs
+        )
+        matters = matters or sum(value is not None for value in node.inputs) > 1
+        if matters or any(value is not None and last[value] >= 0 for value in node.outputs):
+            for value in node.inputs:
+                if value is not None and last[value] < 0:
+                    last[value] = position
+    return last
+
+
+def wanted_values(recording: Recording, input_too: bool) -> list[bool]:
+    """The values whose cotangents lead somewhere: to a parameter, or to the input if asked."""
+    wanted = [not active for active in recording.active]
+    wanted[recording.input] = input_too
+    for node in recording.nodes:
+        leads = any(value is not None and wanted[value] for value in node.inputs)
+        for value in node.outputs:
+            if value is not None:
+                wanted[value] = leads
+    return wanted
+
+
+def leaf_gradients(recording: Recording, bars: Cotangents) -> list[Tensor | None]:
+    """Finish below the parameters that are computed from others; each leaf's gradient."""
+    everything = [True] * len(recording.active)
+    pull_back(recording.parameter_nodes, bars, everything)
+    return [
+        None if bars[value] is None else bars[value].to(leaf.dtype)  # type: ignore[union-attr]
+        for value, leaf in recording.leaves
+    ]
+
+
+def input_gradient(recording: Recording, scores: Tensor) -> tuple[Tensor | None, list[Any]]:
+    """∇ₓ Σ f(xᵢ) and every node's Δ."""
+    cotangents: Cotangents = [None] * len(recording.active)
+    cotangents[recording.score] = torch.ones_like(scores)
+    deltas: list[Any] = [None] * len(recording.nodes)
+    pull_back(recording.nodes, cotangents, list(recording.active), keep=deltas)
+    return cotangents[recording.input], deltas
+
+
+def parameter_gradients(
+    recording: Recording, direction: Tensor, deltas: list[Any], bars: Cotangents
+) -> None:
+    """Add ∂/∂θ Σ ⟨vᵢ, ∇f(xᵢ)⟩ to the parameters' ``bars``."""
+    wanted = wanted_values(recording, input_too=False)
+    if push_forward(recording, direction, deltas, bars, wanted):
+        pull_back(recording.nodes, bars, wanted)

@@ -1,0 +1,114 @@
+"""Which backend computes a penalty or a critic loss: the one named, or for ``auto`` the best.
+
+``auto`` takes the explicit engine wherever it is exact and falls back to autograd elsewhere; both
+give the same numbers. A named backend runs or raises.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgan_fast import autograd_route
+from wgan_fast.double_backward import choice, explicit
+from wgan_fast.double_backward.errors import CrossSample, Unsupported
+
+BACKENDS = ("auto", "explicit", "autograd")
+Critic = Callable[[Tensor], Tensor]
+
+
+def takes_explicit(critic: Any, backend: str, obstacle: str | None) -> bool:
+    """Whether to try the explicit engine; ``obstacle`` is what in the call it cannot do.
+
+    Raises:
+        Unsupported: ``backend="explicit"``, and something stands in its way.
+    """
+    if backend == "autograd":
+        return False
+    if backend == "auto" and (not torch.is_grad_enabled() or choice.unsupported.get(critic)):
+        return False
+    obstacle = obstacle or choice.refusal(critic)
+    if obstacle is not None and backend == "explicit":
+        raise Unsupported(f'backend="explicit": {obstacle}')
+    return obstacle is None
+
+
+def with_the_same_random_numbers(device: torch.device, compute: Callable[[], Tensor]) -> Any:
+    """``compute``, to be run later with the random numbers that it would draw now."""
+    random = torch.cuda if device.type == "cuda" else torch.random
+    state = random.get_rng_state()
+
+    def again() -> Tensor:
+        now = random.get_rng_state()
+        random.set_rng_state(state)
+        try:
+            return compute()
+        finally:
+            random.set_rng_state(now)
+
+    return again
+
+
+def penalty(
+    critic: Critic, x: Tensor, target: float, one_sided: bool, backend: str, obstacle: str | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(mean penalty, norms, penalties) at the points ``x``."""
+    critic = choice.unwrapped(critic)
+
+    def by_autograd() -> tuple[Tensor, Tensor, Tensor]:
+        norms, penalties = autograd_route.norms_and_penalties(critic, x, target, one_sided)
+        return penalties.mean(), norms, penalties
+
+    if takes_explicit(critic, backend, obstacle):
+        again = explicit.refuse
+        if backend == "auto":
+            again = with_the_same_random_numbers(x.device, lambda: by_autograd()[0])
+        try:
+            return explicit.gradient_penalty(critic, x, target, one_sided, again)
+        except Unsupported as error:
+            if backend == "explicit":
+                raise
+            choice.unsupported.set(critic, str(error))
+    return by_autograd()
+
+
+def critic_loss(
+    critic: Critic,
+    real: Tensor,
+    fake: Tensor,
+    interpolates: Tensor,
+    weight: float,
+    target: float,
+    one_sided: bool,
+    drift: float,
+    backend: str,
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """(loss, (real score, fake score, norms, penalties))."""
+    critic = choice.unwrapped(critic)
+
+    def in_three_calls(backend: str) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+        fake_scores = autograd_route.scores(critic, fake)
+        real_scores = autograd_route.scores(critic, real)
+        value, norms, penalties = penalty(critic, interpolates, target, one_sided, backend, None)
+        real_score, fake_score = real_scores.mean(), fake_scores.mean()
+        loss = fake_score - real_score + weight * value
+        if drift:
+            loss = loss + drift * real_scores.square().mean()
+        return loss, (real_score, fake_score, norms, penalties)
+
+    if takes_explicit(critic, backend, None) and not choice.unmerged.get(critic):
+        again = explicit.refuse
+        if backend == "auto":
+            again = with_the_same_random_numbers(real.device, lambda: in_three_calls("autograd")[0])
+        try:
+            return explicit.critic_loss(
+                critic, real, fake, interpolates, weight, target, one_sided, drift, again
+            )
+        except CrossSample as error:
+            choice.unmerged.set(critic, str(error))
+        except Unsupported as error:
+            if backend == "explicit":
+                raise
+            choice.unsupported.set(critic, str(error))
+    return in_three_calls(backend)
