@@ -5,17 +5,22 @@
 // region of their own.
 
 #include <ATen/Dispatch.h>
+#include <ATen/OpMathType.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/cpu/vec/functional.h>
+#include <ATen/cpu/vec/vec.h>
+#include <c10/util/bit_cast.h>
 #include <torch/library.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "chunks.h"
+#include "transform.h"
 
 namespace wgan_fast {
 namespace {
@@ -28,22 +33,38 @@ struct Run {
   int64_t end;
 };
 
+// Clamps to the bound as scalar_t holds it, as clamp_ does. NaN stays NaN.
+template <typename scalar_t>
+void clip_numbers(scalar_t* data, int64_t count, double clip_value) {
+  if constexpr (std::is_same_v<scalar_t, at::opmath_type<scalar_t>>) {
+    using Vector = at::vec::Vectorized<scalar_t>;
+    const Vector high(static_cast<scalar_t>(clip_value));
+    const Vector low = high.neg();
+    const auto clamp = [=](Vector x) { return at::vec::clamp(x, low, high); };
+    transform(count, data, clamp, data);
+  } else {
+    // 16-bit: without their sign, floats are ordered as integers are, with NaN after infinity. So
+    // the clamp is an integer minimum, several times faster than by way of float32.
+    using Vector = at::vec::Vectorized<int16_t>;
+    const Vector sign_bit(std::numeric_limits<int16_t>::min());
+    const Vector infinity(c10::bit_cast<int16_t>(std::numeric_limits<scalar_t>::infinity()));
+    const Vector high(c10::bit_cast<int16_t>(static_cast<scalar_t>(clip_value)));
+    const auto clamp = [=](Vector x) {
+      const Vector sign = x & sign_bit;
+      const Vector magnitude = x ^ sign;
+      const Vector clamped = sign | at::vec::minimum(magnitude, high);
+      return Vector::blendv(clamped, x, magnitude > infinity);
+    };
+    int16_t* bits = reinterpret_cast<int16_t*>(data);
+    transform(count, bits, clamp, bits);
+  }
+}
+
 void clip(const Run& run, int64_t begin, int64_t end, double clip_value) {
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, run.dtype, "wgan_fast::clip_weights_", [&] {
-        using Vector = at::vec::Vectorized<scalar_t>;
         scalar_t* data = static_cast<scalar_t*>(run.data) + (begin - run.begin);
-        const Vector low(static_cast<scalar_t>(-clip_value));
-        const Vector high(static_cast<scalar_t>(clip_value));
-        const int64_t count = end - begin;
-        int64_t k = 0;
-        // at::vec::map would widen 16-bit numbers; Vectorized's own clamp is ATen's, NaN and all.
-        for (; k + Vector::size() <= count; k += Vector::size()) {
-          at::vec::clamp(Vector::loadu(data + k), low, high).store(data + k);
-        }
-        if (k < count) {
-          at::vec::clamp(Vector::loadu(data + k, count - k), low, high).store(data + k, count - k);
-        }
+        clip_numbers(data, end - begin, clip_value);
       });
 }
 

@@ -46,15 +46,15 @@ double dot(const scalar_t* left, const scalar_t* right, int64_t count) {
   for (; k + Input::size() <= count; k += Input::size()) {
     add(0, Input::loadu(left + k), Input::loadu(right + k));
   }
-  // A partial load fills the other lanes with zeros.
-  if (k < count) add(0, Input::loadu(left + k, count - k), Input::loadu(right + k, count - k));
-
-  double total = 0;
-  for (const Accumulator& sum : sums) {
-    std::array<accumulate_t, Accumulator::size()> lanes;
-    sum.store(lanes.data());
-    for (const accumulate_t lane : lanes) total += lane;
+  accumulate_t rest = 0;
+  for (; k < count; ++k) {
+    rest += static_cast<accumulate_t>(left[k]) * static_cast<accumulate_t>(right[k]);
   }
+
+  std::array<accumulate_t, Accumulator::size()> lanes;
+  ((sums[0] + sums[1]) + (sums[2] + sums[3])).store(lanes.data());
+  double total = rest;
+  for (const accumulate_t lane : lanes) total += lane;
   return total;
 }
 

@@ -8,7 +8,7 @@
 #include <ATen/OpMathType.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/cpu/vec/functional.h>
+#include <ATen/cpu/vec/vec.h>
 #include <torch/library.h>
 
 #include <cmath>
@@ -20,6 +20,7 @@
 #include "dot.h"
 #include "penalty.h"
 #include "rows.h"
+#include "transform.h"
 
 namespace wgan_fast {
 namespace {
@@ -50,8 +51,9 @@ void penalise_rows(const at::Tensor& gradient, const Penalty& phi, const at::Ten
   const auto write_direction = [&](int64_t row, int64_t chunk) {
     const int64_t begin = row * work.columns + work.begin(chunk);
     const Vector scale(scales[row]);
-    at::vec::map([=](Vector g) { return scale * g; }, direction_data + begin, gradient_data + begin,
-                 work.length(chunk));
+    transform(
+        work.length(chunk), direction_data + begin, [=](Vector g) { return scale * g; },
+        gradient_data + begin);
   };
   reduce_then_write(work, sum_of_squares, finish, write_direction);
 }

@@ -9,7 +9,7 @@
 #include <ATen/OpMathType.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/cpu/vec/functional.h>
+#include <ATen/cpu/vec/vec.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -21,6 +21,7 @@
 #include "dot.h"
 #include "penalty.h"
 #include "rows.h"
+#include "transform.h"
 
 namespace wgan_fast {
 namespace {
@@ -77,11 +78,11 @@ void backward_rows(const at::Tensor& grad_norm, const at::Tensor& grad_penalty,
       // Not a product with zero: an infinite w must not become NaN.
       std::fill_n(out_data + begin, length, scalar_t(0));
     } else if (grad_direction_data == nullptr) {
-      at::vec::map([=](Vector g) { return of_gradient * g; }, out_data + begin,
-                   gradient_data + begin, length);
+      const auto scaled = [=](Vector g) { return of_gradient * g; };
+      transform(length, out_data + begin, scaled, gradient_data + begin);
     } else {
-      at::vec::map2([=](Vector g, Vector w) { return of_gradient * g + of_direction * w; },
-                    out_data + begin, gradient_data + begin, grad_direction_data + begin, length);
+      const auto sum = [=](Vector g, Vector w) { return of_gradient * g + of_direction * w; };
+      transform(length, out_data + begin, sum, gradient_data + begin, grad_direction_data + begin);
     }
   };
 

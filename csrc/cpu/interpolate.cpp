@@ -6,12 +6,13 @@
 #include <ATen/OpMathType.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/cpu/vec/functional.h>
+#include <ATen/cpu/vec/vec.h>
 #include <torch/library.h>
 
 #include "checks.h"
 #include "chunks.h"
 #include "rows.h"
+#include "transform.h"
 
 namespace wgan_fast {
 namespace {
@@ -30,8 +31,8 @@ void interpolate_rows(const at::Tensor& real, const at::Tensor& fake, const at::
     const int64_t begin = row * work.columns + work.begin(chunk);
     const Vector of_real(alpha_data[row]);
     const Vector of_fake(accumulate_t(1) - alpha_data[row]);
-    at::vec::map2([=](Vector x, Vector y) { return of_real * x + of_fake * y; }, out_data + begin,
-                  real_data + begin, fake_data + begin, work.length(chunk));
+    const auto mix = [=](Vector x, Vector y) { return of_real * x + of_fake * y; };
+    transform(work.length(chunk), out_data + begin, mix, real_data + begin, fake_data + begin);
   });
 }
 
