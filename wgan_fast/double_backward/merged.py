@@ -11,6 +11,7 @@ This is right only where samples do not see each other, which the recording prov
 import copy
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -63,15 +64,18 @@ class Copies:
     """Rows that outlive their batch, each copied once however often it is kept."""
 
     def __init__(self) -> None:
-        self._made: dict[int, Tensor] = {}
+        self._made: dict[int, tuple[ref[Tensor], Tensor]] = {}
 
     def of(self, whole: Tensor, part: Tensor) -> Tensor:
         """``part`` of ``whole`` in memory of its own, if it is large."""
         if part.numel() * part.element_size() < _WORTH_A_COPY:
             return part
-        made = self._made.get(id(whole))
-        if made is None:
-            made = self._made[id(whole)] = part.clone()
+        made_of, made = self._made.get(id(whole), (None, part))
+        if (
+            made_of is None or made_of() is not whole
+        ):  # a number of a tensor that is gone comes again
+            made = part.clone()
+            self._made[id(whole)] = ref(whole), made
         return made
 
 
