@@ -121,11 +121,11 @@ def extension_and_command() -> tuple[Extension, type]:
 
     class BuildOrGoWithout(BuildExtension):
         def run(self) -> None:
-            inplace = self.inplace
+            as_asked = self.inplace, self.compiler
             try:
                 super().run()
             except (Exception, SystemExit) as error:
-                self.inplace = inplace  # which setuptools changes while it runs
+                self.inplace, self.compiler = as_asked  # setuptools changes both while it runs
                 why = f"wgan_fast: the compiled extension could not be built: {error}"
                 if MODE == "require" or FORCE_CUDA:
                     asked = "FORCE_CUDA=1" if FORCE_CUDA else "WGAN_FAST_EXTENSION=require"

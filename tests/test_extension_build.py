@@ -99,6 +99,21 @@ def test_installs_editable_without_a_compiler(sources):
     assert not list(sources.rglob("*.so"))
 
 
+def test_a_broken_cuda_toolkit_does_not_cost_the_cpu_operators(sources):
+    """The second try must get as far as the compiler, which is not there either."""
+    if torch.version.cuda is None:
+        pytest.skip("this PyTorch is not built for CUDA")
+    with_gpu = "import torch; torch.cuda.is_available = lambda: True; " + BUILD_WHEEL
+    toolkit = {"CUDA_HOME": "/nonexistent", "TORCH_CUDA_ARCH_LIST": "9.0"}
+    done = python(with_gpu, sources, **toolkit, **NO_COMPILER)
+    assert done.returncode == 0, done.stdout
+    first, again = done.stdout.split("Trying again without CUDA.")
+    assert "/nonexistent/bin/nvcc" in first
+    assert "/nonexistent/c++" in again
+    assert ".cu" not in again
+    assert "Installing without it" in again
+
+
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
