@@ -92,7 +92,10 @@ class Recorder(TorchDispatchMode):
 
     def value_of(self, tensor: Tensor) -> int:
         """The value that ``tensor`` is; a new one for a parameter that is met first."""
-        if tensor.requires_grad:
+        recording, mark = mark_of(tensor)
+        if recording is not self.recording:
+            mark = CONSTANT
+        if mark < 0 and tensor.requires_grad:
             if not torch.is_grad_enabled():
                 return CONSTANT
             value = self._parameters.get(id(tensor))
@@ -100,8 +103,7 @@ class Recorder(TorchDispatchMode):
                 value = self._parameters[id(tensor)] = self.recording.new_value(active=False)
                 self.recording.leaves.append((value, tensor))
             return value
-        recording, value = mark_of(tensor)
-        return value if recording is self.recording else CONSTANT
+        return mark
 
     def roll_back(self) -> None:
         """Give every tensor that the critic changed the numbers that it had before the call."""
@@ -135,14 +137,14 @@ class Recorder(TorchDispatchMode):
         tainted = active or TAINTED in values
 
         apart = not (tainted and self.samples)
-        if not apart and rule.crosses_samples(args):
-            raise CrossSample(f"{op} mixes the samples of a batch")
+        if not apart:
+            if rule.crosses_samples(args):
+                raise CrossSample(f"{op} mixes the samples of a batch")
+            self._refuse_parameters_with_rows(given, values)
         if rule.mutates:
             return self._in_place(op, rule, args, kwargs, given, values, differentiable, tainted)
         for buffer in rule.state(args):
             self._outside(buffer)
-        if not apart:
-            self._refuse_parameters_with_rows(given, values)
         result = op(*args, **kwargs)
         if not (apart or rule.keeps_rows(self.samples, args, result)):
             raise CrossSample(f"{op} may mix the samples of a batch")

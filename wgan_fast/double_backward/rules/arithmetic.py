@@ -206,6 +206,28 @@ class Quotient(Elementwise):
         ]
 
 
+class Copy(Elementwise):
+    """copy(a, b): b in the shape and type of a, whose numbers do not matter."""
+
+    name = "linear"
+    in_place_safe = True
+
+    def record(self, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        node.kept = (self.described([args[1]], result)[0], result.shape, result.dtype)
+
+    def vjp(self, node: Any, delta: Any, wanted: list[bool]) -> Tensors:
+        source = self.fitted(delta, node.kept[0]) if wanted[1] else None
+        return [torch.zeros_like(delta) if wanted[0] else None, source]
+
+    def jvp(self, node: Any, tangents: Tensors) -> Any:
+        operand, shape, dtype = node.kept
+        tangent = tangents[1]
+        if tangent is None:
+            return None
+        rows = tangent.shape[0] if operand[1] else shape[0] if shape else 0
+        return tangent.to(dtype).expand((rows, *shape[1:]) if shape else shape)
+
+
 RULES: dict[Any, Rule] = {
     aten.add.Tensor: Sum((1, 1)),
     aten.add.Scalar: Sum((1, 1)),
@@ -217,4 +239,5 @@ RULES: dict[Any, Rule] = {
     aten.mul.Scalar: Product(),
     aten.div.Tensor: Quotient(),
     aten.div.Scalar: Quotient(),
+    aten.copy.default: Copy(),
 }

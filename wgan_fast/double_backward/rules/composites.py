@@ -108,6 +108,10 @@ def _attention(
     enable_gqa: bool = False,
 ) -> Tensor:
     # The fused variants have no double backward; the math variant is made of ops that have rules.
+    if attn_mask is not None and attn_mask.dtype == torch.bool:  # which it would add as 0 and 1
+        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(
+            attn_mask.logical_not(), -math.inf
+        )
     return aten._scaled_dot_product_attention_math(
         query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
     )[0]
