@@ -2,7 +2,6 @@
 PYTHON3 ?= python3
 PYTHON := .venv/bin/python
 CUDA_ARCH ?= 9.0
-DEMO := runs/demo
 
 .PHONY: install demo test check bench cuda clean
 
@@ -17,8 +16,11 @@ install: .venv/installed
 	$(PYTHON) -m wgan_fast doctor
 	touch $@
 
+# A WGAN-GP on 1,797 real digits, in minutes: smaller and faster-learning than the paper's defaults.
 demo: install
-	$(PYTHON) -m wgan_fast train --data digits --objective wgan-gp --out $(DEMO)
+	$(PYTHON) -m wgan_fast train --objective wgan-gp --data digits --steps 3500 --channels 32 \
+	    --latent-dim 32 --batch-size 32 --n-critic 3 --critic-learning-rate 1e-3 \
+	    --generator-learning-rate 1e-3
 
 test: install
 	$(PYTHON) -m pytest

@@ -11,10 +11,12 @@ from wgan_fast.functional import (
     gradient_penalty,
     interpolate,
 )
+from wgan_fast.losses import CriticLoss
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CriticLoss",
     "CriticStats",
     "PenaltyStats",
     "clip_weights_",

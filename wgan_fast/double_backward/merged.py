@@ -145,7 +145,8 @@ def _pull_back(
     # A value that no parameter comes before needs a cotangent on the penalty's rows alone.
     leads = wanted_values(recording, input_too=False)
     cotangents: Cotangents = [None] * len(active)
-    cotangents[recording.score] = cotangent
+    whole = leads[recording.score]  # unless every parameter is frozen
+    cotangents[recording.score] = cotangent if whole else penalty_rows.of(cotangent)
     deltas: list[Any] = [None] * len(recording.nodes)
     for position in range(len(recording.nodes) - 1, -1, -1):
         node = recording.nodes[position]
