@@ -21,8 +21,11 @@ from wgan_fast.arguments import check_scores, independent_score_error
 from wgan_fast.double_backward.errors import CrossSample
 from wgan_fast.double_backward.passes import (
     Cotangents,
+    Owners,
     add_to,
+    bends,
     delta_of,
+    keeps_delta,
     leaf_gradients,
     parameter_gradients,
     wanted_values,
@@ -140,7 +143,7 @@ def _pull_back(
     """
     loss_rows = Rows(0, 2 * samples, 3 * samples)
     penalty_rows = Rows(2 * samples, 3 * samples, 3 * samples)
-    copies = Copies()
+    copies, owners = Copies(), Owners()
     active = recording.active
     # A value that no parameter comes before needs a cotangent on the penalty's rows alone.
     leads = wanted_values(recording, input_too=False)
@@ -148,6 +151,7 @@ def _pull_back(
     whole = leads[recording.score]  # unless every parameter is frozen
     cotangents[recording.score] = cotangent if whole else penalty_rows.of(cotangent)
     deltas: list[Any] = [None] * len(recording.nodes)
+    bent = any(bends(node, active) for node in recording.nodes)
     for position in range(len(recording.nodes) - 1, -1, -1):
         node = recording.nodes[position]
         delta = delta_of(node, cotangents)
@@ -157,6 +161,8 @@ def _pull_back(
         for value in node.outputs:
             if value is not None:
                 cotangents[value] = None
+        kept = keeps_delta(node, active)
+        copied = whole and isinstance(delta, Tensor)
         cut = penalty_rows.of_node(node)
         cut_delta = penalty_rows.of_delta(delta) if whole else delta
         asked = [value is not None and active[value] for value in node.inputs]
@@ -175,20 +181,26 @@ def _pull_back(
         ):
             if any(ask):
                 given = loss_rows.of_delta(delta) if ask is asked_loss else given
-                for value, want, bar in zip(
-                    node.inputs, ask, on.rule.vjp(on, given, ask), strict=True
-                ):
+                # The cotangent may be written over once its rows for the penalty are taken.
+                may_overwrite = ask is asked_whole and not kept and not any(asked_loss)
+                pulled = (
+                    owners.pulled(on, given, ask) if may_overwrite else on.rule.vjp(on, given, ask)
+                )
+                for value, want, bar in zip(node.inputs, ask, pulled, strict=True):
                     if want and bar is not None:
+                        owners.note(value, on.rule.fresh or cotangents[value] is not None)  # type: ignore
                         add_to(cotangents, value, bar)  # type: ignore[arg-type]
+        if not bent:
+            cut.rule.forget(cut, active)
         # From here on, the penalty's rows alone are needed; the batch's memory goes.
         cut.rows = [
-            None if kept is None else copies.of(kept, part)  # type: ignore[arg-type]
-            for kept, part in zip(node.rows, cut.rows, strict=True)
+            None if row is None or part is None else copies.of(row, part)
+            for row, part in zip(node.rows, cut.rows, strict=True)
         ]
         recording.nodes[position] = cut
-        if isinstance(cut_delta, Tensor) and whole:
-            cut_delta = copies.of(delta, cut_delta)
-        deltas[position] = cut_delta
+        deltas[position] = True
+        if kept:
+            deltas[position] = copies.of(delta, cut_delta) if copied else cut_delta
     gradient = cotangents[recording.input]
     cotangents[recording.input] = None
     return gradient, deltas, cotangents

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from wgan_fast.double_backward.recording import Node, Recording
+from wgan_fast.double_backward.rules.base import Tensors
 
 Cotangents = list[Tensor | None]
 
@@ -36,6 +37,39 @@ def delta_of(node: Node, cotangents: Cotangents) -> Any:
     return None if all(cotangent is None for cotangent in found) else found
 
 
+def bends(node: Node, active: list[bool]) -> bool:
+    """Whether the node's second-order term may reach a value that depends on the input."""
+    if node.rule.curved:
+        return True
+    several = sum(value is not None and active[value] for value in node.inputs) > 1
+    return several and node.rule.bilinear
+
+
+def forget_third_pass(recording: Recording, nodes: list[Node]) -> None:
+    """Drop what a pass for curvature would need, where no node of the recording bends."""
+    if not any(bends(node, recording.active) for node in recording.nodes):
+        for node in nodes:
+            node.rule.forget(node, recording.active)
+
+
+class Owners:
+    """Which cotangents are memory that nobody else holds, and may be written over."""
+
+    def __init__(self) -> None:
+        self._owned: set[int] = set()
+
+    def note(self, value: int, fresh: bool) -> None:
+        """A value got a cotangent: memory of its own, or maybe an alias."""
+        (self._owned.add if fresh else self._owned.discard)(value)
+
+    def pulled(self, node: Node, delta: Any, asked: list[bool]) -> Tensors:
+        """The node's ``vjp``, into the memory of its own cotangent where that is possible."""
+        only = len(asked) == 1 and len(node.outputs) == 1 and node.outputs[0] in self._owned
+        if only and node.rule.overwrite(node, delta):
+            return [delta]
+        return node.rule.vjp(node, delta, asked)
+
+
 def pull_back(
     nodes: list[Node],
     cotangents: Cotangents,
@@ -44,26 +78,35 @@ def pull_back(
 ) -> None:
     """Reverse pass: fill ``cotangents`` of all values that ``wanted`` marks.
 
-    A node's own cotangents are dropped once they are used; ``keep``, if given, gets them, aligned
-    with ``nodes``.
+    A node's own cotangents are dropped once they are used; ``keep``, if given, gets those that
+    ``second`` will need, aligned with ``nodes``, and True for the others that were reached.
     """
+    owners = Owners()
     for position in range(len(nodes) - 1, -1, -1):
         node = nodes[position]
         delta = delta_of(node, cotangents)
         if delta is None:
             continue
         if keep is not None:
-            keep[position] = delta
+            keep[position] = delta if keeps_delta(node, wanted) else True
         for value in node.outputs:
             if value is not None:
                 cotangents[value] = None
         asked = [value is not None and wanted[value] for value in node.inputs]
         if not any(asked):
             continue
-        pulled = node.rule.vjp(node, delta, asked)
+        pulled = owners.pulled(node, delta, asked)
         for value, ask, cotangent in zip(node.inputs, asked, pulled, strict=True):
             if ask and cotangent is not None:
+                owners.note(value, node.rule.fresh or cotangents[value] is not None)  # type: ignore
                 add_to(cotangents, value, cotangent)  # type: ignore[arg-type]
+
+
+def keeps_delta(node: Node, active: list[bool]) -> bool:
+    """Whether ``second`` has a use for the node's Δ: it bends, or has a parameter."""
+    return bends(node, active) or any(
+        value is not None and not active[value] for value in node.inputs
+    )
 
 
 def push_forward(
@@ -89,7 +132,7 @@ def push_forward(
         if all(tangent is None for tangent in given):
             continue
         asked = [value is not None and wanted[value] for value in node.inputs]
-        second = node.rule.second(node, delta, given, asked)
+        second = None if delta is True else node.rule.second(node, delta, given, asked)
         deltas[position] = None
         if second is not None:
             for value, ask, bar in zip(node.inputs, asked, second, strict=True):
@@ -154,6 +197,7 @@ def input_gradient(recording: Recording, scores: Tensor) -> tuple[Tensor | None,
     cotangents: Cotangents = [None] * len(recording.active)
     cotangents[recording.score] = torch.ones_like(scores)
     deltas: list[Any] = [None] * len(recording.nodes)
+    forget_third_pass(recording, recording.nodes)
     pull_back(recording.nodes, cotangents, list(recording.active), keep=deltas)
     return cotangents[recording.input], deltas
 

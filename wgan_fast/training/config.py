@@ -18,24 +18,24 @@ from wgan_fast.training.errors import ConfigError
 Objective = Literal["dcgan", "wgan", "wgan-gp"]
 Data = Literal["digits", "gaussians-8", "gaussians-25", "swiss-roll"]
 Normalisation = Literal["none", "layer", "instance", "batch"]
-Backend = Literal["auto", "autograd"]
+Backend = Literal["auto", "explicit", "autograd"]
 
 T = TypeVar("T")
 if TYPE_CHECKING:
     # None never outlives __post_init__, so whoever reads such a field finds a T.
-    FromPaper = Annotated[T, "filled in from the paper of the objective"]
+    Default = Annotated[T, "filled in at construction"]
 else:
     # The help text of such a setting names its defaults, so tyro need not say "default: None".
-    FromPaper = Annotated[T | None, tyro.conf.arg(help_behavior_hint="")]
-PAPER: Any = None
+    Default = Annotated[T | None, tyro.conf.arg(help_behavior_hint="")]
+LEFT_OUT: Any = None
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Settings of one training run.
 
-    The settings whose default is the paper's depend on the objective and on the data; they hold
-    their final value from construction on, so change the objective by constructing anew.
+    Settings whose default depends on others hold their final value from construction on. To change
+    the objective, construct anew: ``dataclasses.replace`` would keep the former paper's values.
 
     Raises:
         ConfigError: a setting is out of range or does not go with another one.
@@ -50,32 +50,32 @@ class TrainConfig:
     image_size: Literal[16, 28, 32, 64] = 16
     """Pixels per side that the digits (8×8 as they come) are enlarged to."""
 
-    batch_size: FromPaper[int] = PAPER
+    batch_size: Default[int] = LEFT_OUT
     """Default: 64 (wgan, wgan-gp), 128 (dcgan), 256 (2-D data)."""
-    n_critic: FromPaper[int] = PAPER
+    n_critic: Default[int] = LEFT_OUT
     """Critic steps per generator step. Default: 5 (wgan, wgan-gp), 1 (dcgan)."""
-    critic_learning_rate: FromPaper[float] = PAPER
+    critic_learning_rate: Default[float] = LEFT_OUT
     """Default: 2e-4 (dcgan), 5e-5 (wgan), 1e-4 (wgan-gp)."""
-    generator_learning_rate: FromPaper[float] = PAPER
+    generator_learning_rate: Default[float] = LEFT_OUT
     """Default: as the critic's default."""
-    beta1: FromPaper[float] = PAPER
+    beta1: Default[float] = LEFT_OUT
     """Adam's β₁; wgan's RMSprop has none. Default: 0.5 (dcgan), 0 (wgan-gp), 0.5 (2-D data)."""
-    beta2: FromPaper[float] = PAPER
+    beta2: Default[float] = LEFT_OUT
     """Adam's β₂; wgan's RMSprop has none. Default: 0.999 (dcgan), 0.9 (wgan-gp)."""
-    penalty_weight: FromPaper[float] = PAPER
+    penalty_weight: Default[float] = LEFT_OUT
     """λ of wgan-gp's gradient penalty. Default: 10, or 0.1 for 2-D data."""
-    clip_value: FromPaper[float] = PAPER
+    clip_value: Default[float] = LEFT_OUT
     """c of wgan's weight clipping. Default: 0.01."""
     backend: Backend = "auto"
     """How wgan-gp's penalty gets its gradient."""
 
-    latent_dim: FromPaper[int] = PAPER
+    latent_dim: Default[int] = LEFT_OUT
     """Size of z. Default: 100 (dcgan, wgan), 128 (wgan-gp), 2 (2-D data)."""
     channels: int = 64
     """Feature maps of the widest-resolution layer of the image models."""
     hidden_dim: int = 512
     """Width of the models for 2-D data (three hidden layers)."""
-    normalisation: FromPaper[Normalisation] = PAPER
+    normalisation: Default[Normalisation] = LEFT_OUT
     """Of the image critic. Default: batch (dcgan), none (wgan, wgan-gp)."""
 
     seed: int = 0
@@ -84,6 +84,10 @@ class TrainConfig:
     """auto (cuda where there is one, else cpu), cpu, cuda, cuda:1, ..."""
     dtype: Literal["float32", "float64"] = "float32"
     """Of data, parameters and losses."""
+
+    threads: Default[int] = LEFT_OUT
+    """CPU threads. Default: torch's choice. Small models on a busy CPU train fastest with 1, since
+    threads wait for each other at every operation."""
 
     run_folder: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
     """Where everything is written. Default: runs/OBJECTIVE-DATA, numbered if that is taken."""
@@ -97,6 +101,8 @@ class TrainConfig:
         for name, value in paper_settings(self.objective, self.data).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
+        if self.threads is None:
+            object.__setattr__(self, "threads", torch.get_num_threads())
         for name in _REAL_NUMBERS:
             object.__setattr__(self, name, _real_number(name, getattr(self, name)))
         if isinstance(self.run_folder, str):
@@ -178,7 +184,7 @@ def _require_ranges(config: TrainConfig) -> None:
     at_least = dict.fromkeys(
         ("steps", "batch_size", "n_critic", "latent_dim", "channels", "hidden_dim"), 1
     )
-    at_least |= {"log_every": 1, "picture_every": 1, "seed": 0}
+    at_least |= {"threads": 1, "log_every": 1, "picture_every": 1, "seed": 0}
     for name, lowest in at_least.items():
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < lowest:

@@ -1,6 +1,8 @@
 """The trainer: one function that reads top to bottom."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -65,7 +67,11 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
     fixed_z, fixed_real = draw_z(pictured, picture_rng), data(pictured, picture_rng)
 
     interval = IntervalMean()
-    with RunFolder(config) as run, ProgressLine(config.steps, console) as progress:
+    with (
+        cpu_threads(config.threads),
+        RunFolder(config) as run,
+        ProgressLine(config.steps, console) as progress,
+    ):
         console.print(f"Training {config.objective} on {config.data} ({device}) into {run.path}")
         began = interval_began = time.perf_counter()
         steps_in_interval = 0
@@ -126,6 +132,17 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"device: {name} is not there; expected auto, cpu or cuda") from error
     return device
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Lets torch use so many threads for one operation, and puts the former number back."""
+    former = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(former)
 
 
 def mean_gradient_norm(critic: nn.Module, real: Tensor, fake: Tensor) -> float:

@@ -93,6 +93,7 @@ class Product(Elementwise):
     """y = a b: bilinear where both are differentiable, linear where one is a constant."""
 
     name = "linear or bilinear"
+    bilinear = True
 
     def record(self, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         operands = self.operands(args)

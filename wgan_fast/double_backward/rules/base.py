@@ -33,6 +33,10 @@ class Rule:
     """The rule keeps nothing that the in-place version of the op overwrites."""
     curved = False
     """``second`` can be more than the derivative in parameters of a bilinear op."""
+    fresh = False
+    """``vjp`` gives memory of its own, no view or alias of what it was given."""
+    bilinear = False
+    """Bends where two of its arguments depend on the input, and only there."""
     name = "own rule"
 
     def passes(self, position: int) -> bool:
@@ -54,8 +58,15 @@ class Rule:
     def record(self, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Keep in ``node`` what the derivatives need."""
 
+    def forget(self, node: Any, active: list[bool]) -> None:
+        """Drop what is kept for a third pass alone, once it is known that there is none."""
+
     def vjp(self, node: Any, delta: Any, wanted: list[bool]) -> Tensors:
         raise NotImplementedError
+
+    def overwrite(self, node: Any, delta: Tensor) -> bool:
+        """Turn ``delta`` into the one argument's cotangent where it lies, if the rule can."""
+        return False
 
     def jvp(self, node: Any, tangents: Tensors) -> Any:
         raise NotImplementedError

@@ -20,6 +20,8 @@ class Bilinear(Rule):
     """y = a · b + bias; ``positions`` say where a, b and bias stand among the op's tensors."""
 
     name = "bilinear"
+    fresh = True
+    bilinear = True
     positions: tuple[int, int, int | None] = (0, 1, None)
 
     def product(self, node: Any, a: Tensor, b: Tensor) -> Tensor:
@@ -60,6 +62,12 @@ class Bilinear(Rule):
         )
 
     b_is_rows = False
+
+    def forget(self, node: Any, active: list[bool]) -> None:
+        # Without a third pass, a's numbers matter only to the tangent of an active b.
+        b = node.inputs[self.positions[1]]
+        if b is not None and not active[b]:
+            node.rows[0] = None
 
     def _b(self, node: Any) -> Tensor:
         return node.rows[1] if self.b_is_rows else node.kept[0]

@@ -20,9 +20,17 @@ class PiecewiseLinear(Rule):
     """y = slope(region) x: the tangent and the cotangent take the same factor, curvature is 0."""
 
     name = "piecewise linear"
+    fresh = True
 
-    def __init__(self, apply: Callable[..., Tensor], from_result: Any) -> None:
+    def __init__(
+        self,
+        apply: Callable[..., Tensor],
+        from_result: Any,
+        over: Callable[..., Tensor] | None = None,
+    ) -> None:
         self.apply = apply
+        self.over = over
+        """``apply`` that writes its result into its first argument."""
         """``apply(tangent or cotangent, kept tensor, *others)`` multiplies by the slope."""
         self.from_result = from_result
         """Whether the result tells the slope, given the other arguments."""
@@ -39,6 +47,12 @@ class PiecewiseLinear(Rule):
     def vjp(self, node: Any, delta: Any, wanted: list[bool]) -> Tensors:
         return [self.apply(delta, node.rows[0], *node.kept)]
 
+    def overwrite(self, node: Any, delta: Tensor) -> bool:
+        if self.over is None:
+            return False
+        self.over(delta, node.rows[0], *node.kept)
+        return True
+
     def jvp(self, node: Any, tangents: Tensors) -> Any:
         return self.apply(tangents[0], node.rows[0], *node.kept)
 
@@ -51,6 +65,14 @@ class KeepsInput(PiecewiseLinear):
 
 def _leaky_relu(u: Tensor, kept: Tensor, slope: float = 0.01) -> Tensor:
     return aten.leaky_relu_backward(u, kept, slope, True)
+
+
+def _leaky_relu_over(u: Tensor, kept: Tensor, slope: float = 0.01) -> Tensor:
+    return aten.leaky_relu_backward.grad_input(u, kept, slope, True, grad_input=u)
+
+
+def _relu_over(u: Tensor, kept: Tensor) -> Tensor:
+    return aten.threshold_backward.grad_input(u, kept, 0, grad_input=u)
 
 
 class LeakyReLU(PiecewiseLinear):
@@ -78,6 +100,7 @@ class Smooth(Rule):
 
     name = "smooth elementwise"
     curved = True
+    fresh = True
 
     def __init__(
         self, first: Callable[..., Tensor], second: Callable[..., Tensor], of_result: bool = False
@@ -175,8 +198,10 @@ def _power_second(x: Tensor, p: float) -> Tensor:
 
 
 RULES: dict[Any, Rule] = {
-    aten.relu.default: PiecewiseLinear(lambda u, y: aten.threshold_backward(u, y, 0), True),
-    aten.leaky_relu.default: LeakyReLU(_leaky_relu, True),
+    aten.relu.default: PiecewiseLinear(
+        lambda u, y: aten.threshold_backward(u, y, 0), True, _relu_over
+    ),
+    aten.leaky_relu.default: LeakyReLU(_leaky_relu, True, _leaky_relu_over),
     aten.threshold.default: KeepsInput(lambda u, x, low, value: u * (x > low), False),
     aten.hardtanh.default: KeepsInput(
         lambda u, x, low=-1.0, high=1.0: aten.hardtanh_backward(u, x, low, high), False

@@ -14,6 +14,7 @@ class MaxPool(Rule):
     """y = x at the chosen indices, which run over the flattened spatial axes."""
 
     name = "piecewise linear"
+    fresh = True
 
     def __init__(self, spatial: int) -> None:
         self.spatial = spatial
