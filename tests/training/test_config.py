@@ -122,6 +122,7 @@ def test_whole_numbers_become_floats():
         ({"latent_dim": -1}, r"latent_dim: .*got -1"),
         ({"channels": 0}, r"channels: .*got 0"),
         ({"hidden_dim": 0}, r"hidden_dim: .*got 0"),
+        ({"threads": 0}, r"threads: expected an integer of at least 1, got 0"),
         ({"log_every": 0}, r"log_every: .*got 0"),
         ({"picture_every": 0}, r"picture_every: .*got 0"),
         ({"seed": -1}, r"seed: expected an integer of at least 0, got -1"),

@@ -146,7 +146,9 @@ def test_each_step_builds_only_the_graph_it_needs(
 
     monkeypatch.setattr(loop, "build_networks", build_and_watch)
     # One line of metrics at the very end: the calls seen before are those of training.
-    train_quietly(tiny_config(objective=objective, steps=2, n_critic=3, log_every=9))
+    backend = "autograd" if objective == "wgan-gp" else "auto"
+    settings = {"steps": 2, "n_critic": 3, "log_every": 9, "backend": backend}
+    train_quietly(tiny_config(objective=objective, **settings))
     assert generator_graphs == [False, False, False, True] * 2
     calls = 3 * (3 if objective == "wgan-gp" else 2)
     assert critic_weights_learn[: 2 * calls + 2] == ([True] * calls + [False]) * 2
@@ -174,10 +176,13 @@ def test_metrics_are_read_from_the_device_once_per_interval(
     request.addfinalizer(enter.remove)
     request.addfinalizer(leave.remove)
 
+    # The explicit backend looks at a value where that is free, on a CPU.
+    settings = {"objective": objective, "log_every": 100, "picture_every": 100}
+    settings["backend"] = "autograd" if objective == "wgan-gp" else "auto"
+
     def count(steps):
         reads.clear()
-        config = tiny_config(steps=steps, log_every=100, picture_every=100, objective=objective)
-        train_quietly(config)
+        train_quietly(tiny_config(steps=steps, **settings))
         return len(reads)
 
     assert count(2) == count(12) > 0
@@ -240,6 +245,20 @@ def test_stopping_by_hand_keeps_what_was_written(tiny_config, train_quietly, mon
     assert [row["step"] for row in read_rows(config.run_folder)] == [1, 2]
     assert load_checkpoint(config.run_folder).step == 2
     assert (config.run_folder / "curves.png").exists()
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_threads_are_set_for_the_run_alone(tiny_config, train_quietly, monkeypatch):
+    seen = []
+    original = loop.require_finite
+    monkeypatch.setattr(
+        loop, "require_finite", lambda *a: seen.append(torch.get_num_threads()) or original(*a)
+    )
+    before = torch.get_num_threads()
+    train_quietly(tiny_config(threads=before + 1, steps=1))
+    assert seen == [before + 1]
+    assert torch.get_num_threads() == before
+    assert tiny_config().threads == before
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
