@@ -105,6 +105,18 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     return str(value)
 
 
+def check_chunk_size(chunk_size: Any, backend: str) -> None:
+    """None, or a positive number of samples, where the backend can take slices."""
+    if chunk_size is None:
+        return
+    if not isinstance(chunk_size, int) or isinstance(chunk_size, bool):
+        raise TypeError(f"chunk_size: expected a number of samples, got {describe(chunk_size)}")
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size: expected a positive number of samples, got {chunk_size}")
+    if backend == "autograd":
+        raise ValueError('chunk_size: backend="autograd" takes the whole batch; leave one out')
+
+
 def check_critic(critic: Any) -> None:
     """``critic``: anything that can be called with a batch of samples."""
     if isinstance(critic, Tensor) or not callable(critic):

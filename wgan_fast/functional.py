@@ -10,6 +10,7 @@ from wgan_fast import autograd_route, ops, routes
 from wgan_fast.arguments import (
     check_alpha,
     check_choice,
+    check_chunk_size,
     check_critic,
     check_device,
     check_number,
@@ -104,14 +105,14 @@ def gradient_penalty(
     critic: Critic, real: Tensor, fake: Tensor, device: torch.device | str | None = None, *,
     weight: float = ..., target: float = ..., sided: str = ..., alpha: Tensor | None = ...,
     generator: torch.Generator | None = ..., detach: bool = ..., reduction: str = ...,
-    return_stats: Literal[False] = ..., backend: str = ...,
+    return_stats: Literal[False] = ..., backend: str = ..., chunk_size: int | None = ...,
 ) -> Tensor: ...
 @overload
 def gradient_penalty(
     critic: Critic, real: Tensor, fake: Tensor, device: torch.device | str | None = None, *,
     weight: float = ..., target: float = ..., sided: str = ..., alpha: Tensor | None = ...,
     generator: torch.Generator | None = ..., detach: bool = ..., reduction: str = ...,
-    return_stats: Literal[True], backend: str = ...,
+    return_stats: Literal[True], backend: str = ..., chunk_size: int | None = ...,
 ) -> tuple[Tensor, PenaltyStats]: ...
 # fmt: on
 def gradient_penalty(
@@ -129,6 +130,7 @@ def gradient_penalty(
     reduction: str = "mean",
     return_stats: bool = False,
     backend: str = "auto",
+    chunk_size: int | None = None,
 ) -> Tensor | tuple[Tensor, PenaltyStats]:
     """The gradient penalty of WGAN-GP: P = (1/B) Σᵢ φ(‖∇f(x̂ᵢ)‖₂), φ(n) = (n − target)².
 
@@ -154,18 +156,22 @@ def gradient_penalty(
             generator's above all. ``False`` lets gradients flow into both.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``, over the batch.
         return_stats: return ``(penalty, PenaltyStats)``.
-        backend: ``"auto"`` or ``"autograd"`` (double backward; what ``auto`` takes).
+        backend: ``"explicit"`` (first-order passes), ``"autograd"`` (double backward), or
+            ``"auto"``: explicit where it is exact, autograd elsewhere. A named one runs or raises.
+        chunk_size: take the batch in slices of so many samples, for less memory; the same result.
+            The critic is called once per slice and must keep its samples apart.
 
     Returns:
         A scalar (``(B,)`` for ``reduction="none"``), float32, or float64 for float64 samples.
         Differentiable in the critic's parameters as often as the critic allows, less the one time
-        spent here; under ``torch.no_grad()`` the value alone.
+        spent here (once under ``"explicit"``); under ``torch.no_grad()`` the value alone.
 
     Raises:
         TypeError: an argument has the wrong type, e.g. a tensor in the place of ``device``, or
             samples or scores are not floating point.
         ValueError: shapes or devices do not match, the batch is empty, an option is unknown, or
             the critic's score is not one per sample or does not depend on its input.
+        Unsupported: ``backend="explicit"`` cannot take this critic or this call (a RuntimeError).
     """
     check_critic(critic)
     check_pair(real, fake)
@@ -175,6 +181,7 @@ def gradient_penalty(
     one_sided = check_choice("sided", sided, _SIDES) == "one"
     check_choice("reduction", reduction, _REDUCTIONS)
     check_choice("backend", backend, routes.BACKENDS)
+    check_chunk_size(chunk_size, backend)
     alpha = choose_alpha(alpha, generator, real)
 
     if detach:
@@ -186,7 +193,7 @@ def gradient_penalty(
     elif reduction == "none":
         obstacle = 'reduction="none" leaves each sample\'s weight open, which needs autograd'
     value, norms, penalties = routes.penalty(
-        critic, interpolates, target, one_sided, backend, obstacle
+        critic, interpolates, target, one_sided, backend, obstacle, chunk_size
     )
     if reduction == "none":
         value = penalties
@@ -204,12 +211,14 @@ def critic_loss(
     critic: Critic, real: Tensor, fake: Tensor, *, weight: float = ..., target: float = ...,
     sided: str = ..., alpha: Tensor | None = ..., generator: torch.Generator | None = ...,
     drift: float = ..., return_stats: Literal[False] = ..., backend: str = ...,
+    chunk_size: int | None = ...,
 ) -> Tensor: ...
 @overload
 def critic_loss(
     critic: Critic, real: Tensor, fake: Tensor, *, weight: float = ..., target: float = ...,
     sided: str = ..., alpha: Tensor | None = ..., generator: torch.Generator | None = ...,
     drift: float = ..., return_stats: Literal[True], backend: str = ...,
+    chunk_size: int | None = ...,
 ) -> tuple[Tensor, CriticStats]: ...
 # fmt: on
 def critic_loss(
@@ -225,6 +234,7 @@ def critic_loss(
     drift: float = 0.0,
     return_stats: bool = False,
     backend: str = "auto",
+    chunk_size: int | None = None,
 ) -> Tensor | tuple[Tensor, CriticStats]:
     """The whole critic objective: E f(fake) − E f(real) + λ E φ(‖∇f(x̂)‖₂) + drift E f(real)².
 
@@ -236,7 +246,10 @@ def critic_loss(
     Args:
         critic: callable from ``(B, ...)`` to floating point scores whose first size is ``B``; for a
             patch critic the expectations average over the patches, the penalty's gradient is that
-            of their sum, as in textbook code. Called on ``fake``, ``real`` and x̂, in this order.
+            of their sum, as in textbook code. Called once, on [real, fake, x̂] as one batch, where
+            samples are proven not to see each other and the critic keeps no state; else on
+            ``fake``, ``real`` and x̂, in this order. A spectral norm's power iteration runs once
+            per call. Dropout in one batch draws other masks than in three.
         real: ``(B, ...)`` of rank ≥ 2; float64, float32, bfloat16 or float16.
         fake: shape, dtype and device of ``real``.
         weight: λ.
@@ -246,7 +259,10 @@ def critic_loss(
         generator: the random number generator for α, on the samples' device.
         drift: factor of the drift term.
         return_stats: return ``(loss, CriticStats)``.
-        backend: ``"auto"`` or ``"autograd"`` (double backward; what ``auto`` takes).
+        backend: ``"explicit"`` (first-order passes), ``"autograd"`` (double backward), or
+            ``"auto"``: explicit where it is exact, autograd elsewhere. A named one runs or raises.
+        chunk_size: take the batch in slices of so many samples, for less memory; the same result.
+            The critic is called once per slice and must keep its samples apart.
 
     Returns:
         A scalar, float32, or float64 for float64 samples; differentiable in the critic's parameters
@@ -262,12 +278,13 @@ def critic_loss(
     drift = check_number("drift", drift)
     one_sided = check_choice("sided", sided, _SIDES) == "one"
     check_choice("backend", backend, routes.BACKENDS)
+    check_chunk_size(chunk_size, backend)
     alpha = choose_alpha(alpha, generator, real).detach()
 
     real, fake = real.detach(), fake.detach()
     interpolates = ops.interpolate(real, fake, alpha)
     loss, (real_score, fake_score, norms, penalties) = routes.critic_loss(
-        critic, real, fake, interpolates, weight, target, one_sided, drift, backend
+        critic, real, fake, interpolates, weight, target, one_sided, drift, backend, chunk_size
     )
     if not return_stats:
         return loss

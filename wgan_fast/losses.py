@@ -23,6 +23,7 @@ class CriticLoss(nn.Module):
         sided: ``"two"`` or ``"one"``.
         drift: factor of E f(real)².
         backend: ``"auto"``, ``"explicit"`` or ``"autograd"``.
+        chunk_size: take the batch in slices of so many samples.
 
     Shape:
         ``real`` and ``fake`` are ``(B, ...)``; the result is a scalar.
@@ -37,6 +38,7 @@ class CriticLoss(nn.Module):
         sided: str = "two",
         drift: float = 0.0,
         backend: str = "auto",
+        chunk_size: int | None = None,
     ) -> None:
         super().__init__()
         self.critic = critic
@@ -46,6 +48,7 @@ class CriticLoss(nn.Module):
             "sided": sided,
             "drift": drift,
             "backend": backend,
+            "chunk_size": chunk_size,
         }
 
     def forward(self, real: Tensor, fake: Tensor, alpha: Tensor | None = None) -> Tensor:

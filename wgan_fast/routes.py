@@ -34,6 +34,14 @@ def takes_explicit(critic: Any, backend: str, obstacle: str | None) -> bool:
     return obstacle is None
 
 
+def cannot_be_cut(reason: CrossSample) -> ValueError:
+    """The error for ``chunk_size`` on a critic whose samples depend on each other."""
+    return ValueError(
+        f"chunk_size: expected a critic whose samples do not see each other, but {reason}; "
+        "leave chunk_size out"
+    )
+
+
 def with_the_same_random_numbers(device: torch.device, compute: Callable[[], Tensor]) -> Any:
     """``compute``, to be run later with the random numbers that it would draw now."""
     random = torch.cuda if device.type == "cuda" else torch.random
@@ -51,7 +59,13 @@ def with_the_same_random_numbers(device: torch.device, compute: Callable[[], Ten
 
 
 def penalty(
-    critic: Critic, x: Tensor, target: float, one_sided: bool, backend: str, obstacle: str | None
+    critic: Critic,
+    x: Tensor,
+    target: float,
+    one_sided: bool,
+    backend: str,
+    obstacle: str | None,
+    chunk_size: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(mean penalty, norms, penalties) at the points ``x``."""
     critic = choice.unwrapped(critic)
@@ -65,7 +79,9 @@ def penalty(
         if backend == "auto":
             again = with_the_same_random_numbers(x.device, lambda: by_autograd()[0])
         try:
-            return explicit.gradient_penalty(critic, x, target, one_sided, again)
+            return explicit.gradient_penalty(critic, x, target, one_sided, chunk_size, again)
+        except CrossSample as error:
+            raise cannot_be_cut(error) from error
         except Unsupported as error:
             if backend == "explicit":
                 raise
@@ -83,6 +99,7 @@ def critic_loss(
     one_sided: bool,
     drift: float,
     backend: str,
+    chunk_size: int | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
     """(loss, (real score, fake score, norms, penalties))."""
     critic = choice.unwrapped(critic)
@@ -97,15 +114,27 @@ def critic_loss(
             loss = loss + drift * real_scores.square().mean()
         return loss, (real_score, fake_score, norms, penalties)
 
-    if takes_explicit(critic, backend, None) and not choice.unmerged.get(critic):
+    merges = chunk_size is not None or not choice.unmerged.get(critic)
+    if takes_explicit(critic, backend, None) and merges:
         again = explicit.refuse
         if backend == "auto":
             again = with_the_same_random_numbers(real.device, lambda: in_three_calls("autograd")[0])
         try:
             return explicit.critic_loss(
-                critic, real, fake, interpolates, weight, target, one_sided, drift, again
+                critic,
+                real,
+                fake,
+                interpolates,
+                weight,
+                target,
+                one_sided,
+                drift,
+                chunk_size,
+                again,
             )
         except CrossSample as error:
+            if chunk_size is not None:
+                raise cannot_be_cut(error) from error
             choice.unmerged.set(critic, str(error))
         except Unsupported as error:
             if backend == "explicit":

@@ -247,3 +247,33 @@ if __name__ == "__main__":
 
 def test_two_processes_equal_one(tmp_path):
     assert "equal" in run_python(DDP, str(tmp_path / "store"))
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 4, 6, 100])
+def test_chunks_give_the_same(critic, data, chunk_size):
+    real, fake, alpha = data
+    whole, stats = ours(critic, data, return_stats=True, drift=0.1)
+    cut, cut_stats = ours(critic, data, return_stats=True, drift=0.1, chunk_size=chunk_size)
+    assert error(gradients(cut, critic), gradients(whole, critic)) < 1e-12
+    for one, other in zip(stats, cut_stats, strict=True):
+        assert one.item() == pytest.approx(other.item(), rel=1e-12)
+    penalty, seen = wgan_fast.gradient_penalty(
+        critic, real, fake, alpha=alpha, chunk_size=chunk_size, return_stats=True
+    )
+    assert seen.gradient_norms.shape == (6,)
+    theirs = reference.gradient_penalty(critic, real, fake, alpha)
+    assert error(gradients(penalty, critic), gradients(theirs, critic)) < 1e-10
+
+
+def test_chunks_of_samples_that_see_each_other_raise(data):
+    critic = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 1)).double()
+    before = critic[1].running_mean.clone()
+    for function in (wgan_fast.critic_loss, wgan_fast.gradient_penalty):
+        with pytest.raises(ValueError, match=r"chunk_size: .*native_batch_norm"):
+            function(critic, *data[:2], chunk_size=2)
+    assert torch.equal(critic[1].running_mean, before)
+    for bad, kind in ((0, ValueError), (2.0, TypeError)):
+        with pytest.raises(kind, match="chunk_size: expected"):
+            wgan_fast.critic_loss(critic, *data[:2], chunk_size=bad)
+    with pytest.raises(ValueError, match=r'chunk_size: backend="autograd"'):
+        wgan_fast.critic_loss(critic, *data[:2], chunk_size=2, backend="autograd")

@@ -9,6 +9,7 @@ from torch import Tensor
 from wgan_fast import ops
 from wgan_fast.arguments import check_scores, independent_score_error
 from wgan_fast.double_backward import merged
+from wgan_fast.double_backward.chunks import Computed, over
 from wgan_fast.double_backward.passes import (
     Cotangents,
     input_gradient,
@@ -57,37 +58,52 @@ class Explicit(torch.autograd.Function):
         return (None, None, None, *gradients)
 
 
-def attach(
-    value: Tensor, gradients: list[Tensor | None], again: Again, leaves: list[Tensor]
-) -> Tensor:
-    """``value`` with its gradients, as a tensor that ``backward`` can be called on."""
-    if not leaves:
-        return value
-    return Explicit.apply(value, gradients, again, *leaves)
+def attach(done: Computed, again: Again) -> Tensor:
+    """A value with its gradients, as a tensor that ``backward`` can be called on."""
+    if not done.leaves:
+        return done.value
+    return Explicit.apply(done.value, done.gradients, again, *done.leaves)
 
 
 def gradient_penalty(
-    critic: Critic, x: Tensor, target: float, one_sided: bool, again: Again
+    critic: Critic,
+    x: Tensor,
+    target: float,
+    one_sided: bool,
+    chunk_size: int | None,
+    again: Again,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(mean penalty with its gradients, norms, penalties) at the points ``x``.
 
     Raises:
         Unsupported: the critic cannot be recorded.
+        CrossSample: it may let samples see each other, and is asked to take them in chunks.
     """
+
+    def on(part: slice) -> Computed:
+        return _gradient_penalty(critic, x[part], target, one_sided, chunk_size is not None)
+
     with torch.no_grad():
-        recording = record(critic, x, rule_of)
-        scores = check_scores(recording.scores, x)
-        if recording.score < 0 or not recording.active[recording.score]:
-            raise independent_score_error()
-        gradient, deltas = input_gradient(recording, scores)
-        if gradient is None:
-            raise independent_score_error()
-        norms, penalties, direction = ops.gradient_norm_penalty(gradient, target, one_sided)
-        bars: Cotangents = [None] * len(recording.active)
-        parameter_gradients(recording, direction, deltas, bars)
-        gradients = leaf_gradients(recording, bars)
-        value = penalties.mean()
-    return attach(value, gradients, again, [leaf for _, leaf in recording.leaves]), norms, penalties
+        done = over(x.shape[0], chunk_size, on)
+    return attach(done, again), *done.rows
+
+
+def _gradient_penalty(
+    critic: Critic, x: Tensor, target: float, one_sided: bool, rows_apart: bool
+) -> Computed:
+    recording = record(critic, x, rule_of, rows_apart)
+    scores = check_scores(recording.scores, x)
+    if recording.score < 0 or not recording.active[recording.score]:
+        raise independent_score_error()
+    gradient, deltas = input_gradient(recording, scores)
+    if gradient is None:
+        raise independent_score_error()
+    norms, penalties, direction = ops.gradient_norm_penalty(gradient, target, one_sided)
+    bars: Cotangents = [None] * len(recording.active)
+    parameter_gradients(recording, direction, deltas, bars)
+    leaves = [leaf for _, leaf in recording.leaves]
+    gradients = leaf_gradients(recording, bars)
+    return Computed(penalties.mean(), leaves, gradients, (), (norms, penalties))
 
 
 def critic_loss(
@@ -99,19 +115,23 @@ def critic_loss(
     target: float,
     one_sided: bool,
     drift: float,
+    chunk_size: int | None,
     again: Again,
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """(loss with its gradients, (real score, fake score, norms, penalties)), on one merged batch.
+    """(loss with its gradients, (real score, fake score, norms, penalties)), on merged batches.
 
     Raises:
         Unsupported: the critic cannot be recorded.
         CrossSample: it may let samples see each other, or has state; nothing has been changed.
     """
+
+    def on(part: slice) -> Computed:
+        parts = real[part], fake[part], interpolates[part]
+        return merged.critic_loss(critic, *parts, weight, target, one_sided, drift)
+
     with torch.no_grad():
-        loss, leaves, gradients, seen = merged.critic_loss(
-            critic, real, fake, interpolates, weight, target, one_sided, drift
-        )
-    return attach(loss, gradients, again, leaves), seen
+        done = over(real.shape[0], chunk_size, on)
+    return attach(done, again), (*done.means, *done.rows)  # type: ignore[return-value]
 
 
 def refuse() -> Tensor:

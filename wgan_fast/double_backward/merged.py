@@ -18,6 +18,7 @@ from torch import Tensor
 
 from wgan_fast import ops
 from wgan_fast.arguments import check_scores, independent_score_error
+from wgan_fast.double_backward.chunks import Computed
 from wgan_fast.double_backward.errors import CrossSample
 from wgan_fast.double_backward.passes import (
     Cotangents,
@@ -91,8 +92,8 @@ def critic_loss(
     target: float,
     one_sided: bool,
     drift: float,
-) -> tuple[Tensor, list[Tensor], list[Tensor | None], tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """(loss, leaves, their gradients, (real score, fake score, norms, penalties)).
+) -> Computed:
+    """The loss; its means are (real score, fake score), its rows (norms, penalties).
 
     Raises:
         CrossSample: the critic's samples may see each other.
@@ -128,8 +129,8 @@ def critic_loss(
     if drift:
         loss = loss + drift * real_scores.square().mean()
     leaves = [leaf for _, leaf in recording.leaves]
-    seen = (real_score, fake_score, norms, penalties)
-    return loss, leaves, leaf_gradients(recording, bars), seen
+    gradients = leaf_gradients(recording, bars)
+    return Computed(loss, leaves, gradients, (real_score, fake_score), (norms, penalties))
 
 
 def _pull_back(
