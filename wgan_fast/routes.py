@@ -120,18 +120,9 @@ def critic_loss(
         if backend == "auto":
             again = with_the_same_random_numbers(real.device, lambda: in_three_calls("autograd")[0])
         try:
-            return explicit.critic_loss(
-                critic,
-                real,
-                fake,
-                interpolates,
-                weight,
-                target,
-                one_sided,
-                drift,
-                chunk_size,
-                again,
-            )
+            samples = real, fake, interpolates
+            options = weight, target, one_sided, drift, chunk_size
+            return explicit.critic_loss(critic, *samples, *options, again)
         except CrossSample as error:
             if chunk_size is not None:
                 raise cannot_be_cut(error) from error

@@ -85,7 +85,8 @@ def gradient_penalty(
 
     with torch.no_grad():
         done = over(x.shape[0], chunk_size, on)
-    return attach(done, again), *done.rows
+    norms, penalties = done.rows
+    return attach(done, again), norms, penalties
 
 
 def _gradient_penalty(
