@@ -19,6 +19,7 @@ from wgan_fast.arguments import (
     choose_alpha,
     parameters_of,
 )
+from wgan_fast.penalties import LossSettings
 
 Critic = Callable[[Tensor], Tensor]
 
@@ -273,10 +274,12 @@ def critic_loss(
     """
     check_critic(critic)
     check_pair(real, fake)
-    weight = check_number("weight", weight)
-    target = check_number("target", target)
-    drift = check_number("drift", drift)
-    one_sided = check_choice("sided", sided, _SIDES) == "one"
+    settings = LossSettings(
+        weight=check_number("weight", weight),
+        target=check_number("target", target),
+        one_sided=check_choice("sided", sided, _SIDES) == "one",
+        drift=check_number("drift", drift),
+    )
     check_choice("backend", backend, routes.BACKENDS)
     check_chunk_size(chunk_size, backend)
     alpha = choose_alpha(alpha, generator, real).detach()
@@ -284,7 +287,7 @@ def critic_loss(
     real, fake = real.detach(), fake.detach()
     interpolates = ops.interpolate(real, fake, alpha)
     loss, (real_score, fake_score, norms, penalties) = routes.critic_loss(
-        critic, real, fake, interpolates, weight, target, one_sided, drift, backend, chunk_size
+        critic, real, fake, interpolates, settings, backend, chunk_size
     )
     if not return_stats:
         return loss

@@ -13,6 +13,7 @@ from torch import Tensor
 from wgan_fast import autograd_route
 from wgan_fast.double_backward import choice, explicit
 from wgan_fast.double_backward.errors import CrossSample, Unsupported
+from wgan_fast.penalties import LossSettings
 
 BACKENDS = ("auto", "explicit", "autograd")
 Critic = Callable[[Tensor], Tensor]
@@ -94,10 +95,7 @@ def critic_loss(
     real: Tensor,
     fake: Tensor,
     interpolates: Tensor,
-    weight: float,
-    target: float,
-    one_sided: bool,
-    drift: float,
+    settings: LossSettings,
     backend: str,
     chunk_size: int | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -107,11 +105,13 @@ def critic_loss(
     def in_three_calls(backend: str) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
         fake_scores = autograd_route.scores(critic, fake)
         real_scores = autograd_route.scores(critic, real)
-        value, norms, penalties = penalty(critic, interpolates, target, one_sided, backend, None)
+        value, norms, penalties = penalty(
+            critic, interpolates, settings.target, settings.one_sided, backend, None
+        )
         real_score, fake_score = real_scores.mean(), fake_scores.mean()
-        loss = fake_score - real_score + weight * value
-        if drift:
-            loss = loss + drift * real_scores.square().mean()
+        loss = fake_score - real_score + settings.weight * value
+        if settings.drift:
+            loss = loss + settings.drift * real_scores.square().mean()
         return loss, (real_score, fake_score, norms, penalties)
 
     merges = chunk_size is not None or not choice.unmerged.get(critic)
@@ -120,9 +120,9 @@ def critic_loss(
         if backend == "auto":
             again = with_the_same_random_numbers(real.device, lambda: in_three_calls("autograd")[0])
         try:
-            samples = real, fake, interpolates
-            options = weight, target, one_sided, drift, chunk_size
-            return explicit.critic_loss(critic, *samples, *options, again)
+            return explicit.critic_loss(
+                critic, real, fake, interpolates, settings, chunk_size, again
+            )
         except CrossSample as error:
             if chunk_size is not None:
                 raise cannot_be_cut(error) from error

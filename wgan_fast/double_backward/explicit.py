@@ -18,6 +18,7 @@ from wgan_fast.double_backward.passes import (
 )
 from wgan_fast.double_backward.recording import record
 from wgan_fast.double_backward.rules import rule_of
+from wgan_fast.penalties import LossSettings
 
 Critic = Callable[[Tensor], Tensor]
 Again = Callable[[], Tensor]
@@ -112,10 +113,7 @@ def critic_loss(
     real: Tensor,
     fake: Tensor,
     interpolates: Tensor,
-    weight: float,
-    target: float,
-    one_sided: bool,
-    drift: float,
+    settings: LossSettings,
     chunk_size: int | None,
     again: Again,
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -127,8 +125,7 @@ def critic_loss(
     """
 
     def on(part: slice) -> Computed:
-        parts = real[part], fake[part], interpolates[part]
-        return merged.critic_loss(critic, *parts, weight, target, one_sided, drift)
+        return merged.critic_loss(critic, real[part], fake[part], interpolates[part], settings)
 
     with torch.no_grad():
         done = over(real.shape[0], chunk_size, on)

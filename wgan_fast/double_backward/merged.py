@@ -33,6 +33,7 @@ from wgan_fast.double_backward.passes import (
 )
 from wgan_fast.double_backward.recording import Node, Recording, record
 from wgan_fast.double_backward.rules import rule_of
+from wgan_fast.penalties import LossSettings
 
 Critic = Callable[[Tensor], Tensor]
 
@@ -88,10 +89,7 @@ def critic_loss(
     real: Tensor,
     fake: Tensor,
     interpolates: Tensor,
-    weight: float,
-    target: float,
-    one_sided: bool,
-    drift: float,
+    settings: LossSettings,
 ) -> Computed:
     """The loss; its means are (real score, fake score), its rows (norms, penalties).
 
@@ -114,20 +112,20 @@ def critic_loss(
     cotangent = torch.ones_like(wide)
     cotangent[:size] = -1 / real_scores.numel()
     cotangent[size : 2 * size] = 1 / fake_scores.numel()
-    if drift:
-        cotangent[:size] += real_scores * (2 * drift / real_scores.numel())
+    if settings.drift:
+        cotangent[:size] += real_scores * (2 * settings.drift / real_scores.numel())
 
     gradient, deltas, bars = _pull_back(recording, cotangent.to(scores.dtype), samples)
     if gradient is None:
         raise independent_score_error()
     norms, penalties, direction = ops.gradient_norm_penalty(
-        gradient.to(batch.dtype), target, one_sided
+        gradient.to(batch.dtype), settings.target, settings.one_sided
     )
-    parameter_gradients(recording, direction * weight, deltas, bars)
+    parameter_gradients(recording, direction * settings.weight, deltas, bars)
     real_score, fake_score = real_scores.mean(), fake_scores.mean()
-    loss = fake_score - real_score + weight * penalties.mean()
-    if drift:
-        loss = loss + drift * real_scores.square().mean()
+    loss = fake_score - real_score + settings.weight * penalties.mean()
+    if settings.drift:
+        loss = loss + settings.drift * real_scores.square().mean()
     leaves = [leaf for _, leaf in recording.leaves]
     gradients = leaf_gradients(recording, bars)
     return Computed(loss, leaves, gradients, (real_score, fake_score), (norms, penalties))
