@@ -354,7 +354,7 @@ def random_critic(seed: int) -> tuple[nn.Module, tuple[int, ...]]:
     def activation() -> nn.Module:
         return draw.choice(activations)()
 
-    batch = draw.randint(2, 5)
+    batch = draw.randint(3, 5)  # BatchNorm of two samples is a sign: nothing left to differentiate
     if draw.random() < 0.5:
         width = draw.randint(2, 7)
         return _random_mlp(draw, width, activation), (batch, width)

@@ -8,6 +8,7 @@ import wgan_fast
 from tests.conftest import SEED
 from tests.double_backward.critics import CRITICS, Apply
 from tests.double_backward.oracle import (
+    IllConditioned,
     ReferenceFails,
     loss_error,
     penalty_error,
@@ -52,7 +53,7 @@ def test_random_critics(part):
     for seed in range(SEED + 30 * part, SEED + 30 * part + 30):
         try:
             distance, what = random_errors(seed)
-        except ReferenceFails:
+        except (ReferenceFails, IllConditioned):
             continue
         compared += 1
         assert distance < 1e-10, what
