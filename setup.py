@@ -74,7 +74,8 @@ def cuda_extension() -> Extension:
     import torch
     from torch.utils.cpp_extension import CUDAExtension
 
-    if cuda_home() is None:
+    home = cuda_home()
+    if home is None:
         raise RuntimeError("the CUDA toolkit is missing: no nvcc on PATH, CUDA_HOME is not set")
     if torch.version.cuda is None:
         raise RuntimeError(f"this PyTorch, {torch.__version__}, is not built for CUDA")
@@ -83,12 +84,13 @@ def cuda_extension() -> Extension:
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
     architectures = re.sub(r"[; ]+", ",", os.environ.get("TORCH_CUDA_ARCH_LIST", "native"))
     for_cpu = cpu_extension()
-    # A partial toolkit may lack headers or libraries that torch's CUDA wheels hold.
+    # A partial toolkit may lack headers or libraries that torch's CUDA wheels hold. What it has
+    # comes first: CUDA's headers refuse a compiler of another version.
     wheels = Path(torch.__file__).parents[1] / f"nvidia/cu{torch.version.cuda.split('.')[0]}"
     return CUDAExtension(
         for_cpu.name,
         [*for_cpu.sources, *sources_in("csrc/cuda")],
-        include_dirs=["csrc", str(wheels / "include")],
+        include_dirs=["csrc", str(Path(home) / "include"), str(wheels / "include")],
         library_dirs=[str(wheels / "lib")],
         define_macros=[("WGAN_FAST_CUDA", None)],
         extra_compile_args={

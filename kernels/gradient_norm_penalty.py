@@ -169,6 +169,7 @@ def gradient_norm_penalty_rows(
             TARGET=target,
             ONE_SIDED=one_sided,
             BLOCK=_block(length),
+            enable_fp_fusion=True,  # Triton means to change its default
         )
 
 
@@ -198,4 +199,5 @@ def gradient_norm_penalty_backward_rows(
             ONE_SIDED=one_sided,
             HAS_DIRECTION=grad_direction is not None,
             BLOCK=_block(length),
+            enable_fp_fusion=True,  # Triton means to change its default
         )

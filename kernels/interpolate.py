@@ -49,5 +49,12 @@ def interpolate_rows(
     blocks_per_row = triton.cdiv(length, BLOCK)
     if rows * blocks_per_row:
         interpolate_kernel[(rows * blocks_per_row,)](
-            real, fake, alpha, output, length, blocks_per_row, BLOCK
+            real,
+            fake,
+            alpha,
+            output,
+            length,
+            blocks_per_row,
+            BLOCK=BLOCK,
+            enable_fp_fusion=True,  # Triton means to change its default
         )

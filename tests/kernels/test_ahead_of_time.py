@@ -58,7 +58,7 @@ def compiled(kernel, constants, element, target, aligned=True):
             if aligned and name == "length":
                 attributes[(position,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constants, attributes)
-    return triton.compile(source, target=target)
+    return triton.compile(source, target=target, options={"enable_fp_fusion": True})
 
 
 def resource_usage(kernel, path: Path) -> dict[str, int]:
