@@ -1,6 +1,7 @@
 """The explicit engine where training code puts a loss: accumulation, hooks, DDP, copies."""
 
 import copy
+import gc
 import pickle
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 import wgan_fast
-from tests.double_backward.critics import Apply
+from tests.double_backward.critics import CRITICS, Apply
 from tests.double_backward.oracle import error, gradients, samples
 from tests.harness import run_python
 from wgan_fast import reference
@@ -277,3 +278,30 @@ def test_chunks_of_samples_that_see_each_other_raise(data):
             wgan_fast.critic_loss(critic, *data[:2], chunk_size=bad)
     with pytest.raises(ValueError, match=r'chunk_size: backend="autograd"'):
         wgan_fast.critic_loss(critic, *data[:2], chunk_size=2, backend="autograd")
+
+
+@pytest.mark.parametrize("loss", [wgan_fast.critic_loss, wgan_fast.gradient_penalty])
+@pytest.mark.parametrize(
+    "name", ["one number each", "residual in place", "LSTM", "layer LayerNorm", "layer BatchNorm"]
+)
+def test_nothing_outlives_a_step(loss, name):
+    """Not even until the next garbage collection, which sees no cycle through a view's base."""
+    make, shape = CRITICS[name]
+    critic = make()
+
+    def step():
+        loss(critic, *torch.randn(2, *shape), backend="explicit").backward()
+
+    def tensors():
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    step()
+    gc.collect()
+    gc.disable()
+    try:
+        before = tensors()
+        for _ in range(3):
+            step()
+        assert tensors() == before
+    finally:
+        gc.enable()

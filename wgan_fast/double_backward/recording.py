@@ -88,12 +88,12 @@ class Recorder(TorchDispatchMode):
 
     def mark(self, tensor: Tensor, value: int) -> None:
         """Write on a tensor which value of this recording it is."""
-        set_mark(tensor, self.recording, value)
+        set_mark(tensor, self.recording.active, value)
 
     def value_of(self, tensor: Tensor) -> int:
         """The value that ``tensor`` is; a new one for a parameter that is met first."""
-        recording, mark = mark_of(tensor)
-        if recording is not self.recording:
+        active, mark = mark_of(tensor)
+        if active is not self.recording.active:
             mark = CONSTANT
         if mark < 0 and tensor.requires_grad:
             if not torch.is_grad_enabled():
@@ -212,7 +212,7 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         written = rule.written(args, kwargs)
         for tensor in written:
-            if mark_of(tensor)[0] is not self.recording:
+            if mark_of(tensor)[0] is not self.recording.active:
                 self._outside(tensor)
         if not differentiable:
             result = op(*args, **kwargs)
