@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wgan_fast.objectives import NAMED, Objective
 from wgan_fast.ops import accumulation_dtype
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -103,6 +104,18 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
     return str(value)
+
+
+def check_objective(objective: Any) -> Objective:
+    """The objective of that name, or the caller's own."""
+    if isinstance(objective, str):
+        return NAMED[check_choice("objective", objective, tuple(NAMED))]
+    if not callable(objective):
+        raise TypeError(
+            "objective: expected a name or a function of the real and the fake scores, "
+            f"got {describe(objective)}"
+        )
+    return objective  # type: ignore[no-any-return]
 
 
 def check_chunk_size(chunk_size: Any, backend: str) -> None:

@@ -15,8 +15,8 @@ from wgan_fast.arguments import check_scores, independent_score_error
 Critic = Callable[[Tensor], Tensor]
 
 
-def input_gradient(critic: Critic, x: Tensor, create_graph: bool) -> Tensor:
-    """∇ₓ Σ f(xᵢ), each sample's gradient in its own row; ``x`` must require gradients."""
+def scores_and_gradient(critic: Critic, x: Tensor, create_graph: bool) -> tuple[Tensor, Tensor]:
+    """Scores, and ∇ₓ Σ f(xᵢ) with each sample's own in its row; ``x`` must require gradients."""
     with torch.enable_grad():
         scores = check_scores(critic(x), x)
         gradient = None
@@ -30,13 +30,20 @@ def input_gradient(critic: Critic, x: Tensor, create_graph: bool) -> Tensor:
             )
     if gradient is None:
         raise independent_score_error()
-    return gradient
+    return scores, gradient
 
 
 def norms_and_penalties(
     critic: Critic, x: Tensor, target: float, one_sided: bool
 ) -> tuple[Tensor, Tensor]:
     """‖∇f(xᵢ)‖ and φ of it, each ``(B,)``, differentiable where gradients are enabled."""
+    return scores_norms_and_penalties(critic, x, target, one_sided)[1:]
+
+
+def scores_norms_and_penalties(
+    critic: Critic, x: Tensor, target: float, one_sided: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The scores too, from the same call, in the type sums are taken in."""
     create_graph = torch.is_grad_enabled()
     # Tensors made in inference mode cannot be differentiated; step outside of it and copy.
     with torch.inference_mode(False), torch.set_grad_enabled(create_graph):
@@ -44,9 +51,11 @@ def norms_and_penalties(
             x = x.clone()
         if not x.requires_grad:
             x = x.detach().requires_grad_()
-        gradient = input_gradient(critic, x, create_graph)
+        scores, gradient = scores_and_gradient(critic, x, create_graph)
         norm, penalty, _ = ops.gradient_norm_penalty(gradient, target, one_sided)
-    return norm, penalty
+    if not create_graph:
+        scores = scores.detach()
+    return scores.to(ops.accumulation_dtype(scores.dtype)), norm, penalty
 
 
 def scores(critic: Critic, samples: Tensor) -> Tensor:

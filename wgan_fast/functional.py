@@ -14,12 +14,14 @@ from wgan_fast.arguments import (
     check_critic,
     check_device,
     check_number,
+    check_objective,
     check_pair,
     check_samples,
     choose_alpha,
     parameters_of,
 )
-from wgan_fast.penalties import LossSettings
+from wgan_fast.objectives import Objective
+from wgan_fast.penalties import AT, LossSettings
 
 Critic = Callable[[Tensor], Tensor]
 
@@ -44,7 +46,7 @@ class CriticStats(NamedTuple):
     wasserstein: Tensor
     """The critic's estimate of the Wasserstein distance: E f(real) − E f(fake)."""
     penalty: Tensor
-    """(1/B) Σ φ(nᵢ), λ not applied."""
+    """(1/B) Σ φ(nᵢ), λ not applied; for ``at="both"`` the sum over real and fake."""
     gradient_norm: Tensor
     """(1/B) Σ nᵢ."""
     real_score: Tensor
@@ -210,16 +212,16 @@ def gradient_penalty(
 @overload
 def critic_loss(
     critic: Critic, real: Tensor, fake: Tensor, *, weight: float = ..., target: float = ...,
-    sided: str = ..., alpha: Tensor | None = ..., generator: torch.Generator | None = ...,
-    drift: float = ..., return_stats: Literal[False] = ..., backend: str = ...,
-    chunk_size: int | None = ...,
+    sided: str = ..., at: str = ..., objective: str | Objective = ..., alpha: Tensor | None = ...,
+    generator: torch.Generator | None = ..., drift: float = ...,
+    return_stats: Literal[False] = ..., backend: str = ..., chunk_size: int | None = ...,
 ) -> Tensor: ...
 @overload
 def critic_loss(
     critic: Critic, real: Tensor, fake: Tensor, *, weight: float = ..., target: float = ...,
-    sided: str = ..., alpha: Tensor | None = ..., generator: torch.Generator | None = ...,
-    drift: float = ..., return_stats: Literal[True], backend: str = ...,
-    chunk_size: int | None = ...,
+    sided: str = ..., at: str = ..., objective: str | Objective = ..., alpha: Tensor | None = ...,
+    generator: torch.Generator | None = ..., drift: float = ...,
+    return_stats: Literal[True], backend: str = ..., chunk_size: int | None = ...,
 ) -> tuple[Tensor, CriticStats]: ...
 # fmt: on
 def critic_loss(
@@ -230,6 +232,8 @@ def critic_loss(
     weight: float = 10.0,
     target: float = 1.0,
     sided: str = "two",
+    at: str = "mix",
+    objective: str | Objective = "wasserstein",
     alpha: Tensor | None = None,
     generator: torch.Generator | None = None,
     drift: float = 0.0,
@@ -237,25 +241,38 @@ def critic_loss(
     backend: str = "auto",
     chunk_size: int | None = None,
 ) -> Tensor | tuple[Tensor, CriticStats]:
-    """The whole critic objective: E f(fake) − E f(real) + λ E φ(‖∇f(x̂)‖₂) + drift E f(real)².
+    """The whole critic loss: E f(fake) − E f(real) + λ E φ(‖∇f(x̂)‖₂) + drift E f(real)².
 
     Algorithm 1 of Gulrajani et al., 2017 (arXiv 1704.00028), to be minimised; x̂, φ and the norm as
     in :func:`gradient_penalty`. The drift term is ProGAN's (Karras et al., 2018, arXiv 1710.10196),
-    whose factor there is 0.001. ``real`` and ``fake`` are taken as data: no gradient flows into
-    them, so ``fake`` may come with its generator's graph or, cheaper, without.
+    whose factor there is 0.001.
+
+    ``at`` says where the gradient is penalised. ``target=0`` makes φ(n) = n²; with it,
+    ``at="real"`` is R1, ``at="fake"`` R2, and ``at="both"`` the sum of the two means (Mescheder et
+    al., 2018, arXiv 1801.04406). Their weight is γ/2: ``weight=γ/2`` gives (γ/2) E ‖∇f‖². The
+    samples are then penalised in the same passes that give the loss. ``objective`` puts another
+    loss of the scores in the place of E f(fake) − E f(real). ``real`` and ``fake`` are taken as
+    data: no gradient flows into them, so ``fake`` may come with its generator's graph or, cheaper,
+    without.
 
     Args:
         critic: callable from ``(B, ...)`` to floating point scores whose first size is ``B``; for a
             patch critic the expectations average over the patches, the penalty's gradient is that
-            of their sum, as in textbook code. Called once, on [real, fake, x̂] as one batch, where
+            of their sum, as in textbook code. Called once, on all samples as one batch, where
             samples are proven not to see each other and the critic keeps no state; else on
-            ``fake``, ``real`` and x̂, in this order. A spectral norm's power iteration runs once
-            per call. Dropout in one batch draws other masks than in three.
+            ``fake``, ``real`` and x̂, in this order (on x̂ only for ``at="mix"``). A spectral
+            norm's power iteration runs once per call. Dropout in one batch draws other masks than
+            in three.
         real: ``(B, ...)`` of rank ≥ 2; float64, float32, bfloat16 or float16.
         fake: shape, dtype and device of ``real``.
         weight: λ.
         target: the norm at which the penalty is zero.
         sided: ``"two"`` or ``"one"``, see :func:`gradient_penalty`.
+        at: ``"mix"`` (at x̂), ``"real"``, ``"fake"`` or ``"both"``.
+        objective: ``"wasserstein"``; ``"hinge"``, E max(0, 1 − f(real)) + E max(0, 1 + f(fake));
+            ``"nonsaturating"``, E softplus(−f(real)) + E softplus(f(fake)); ``"relativistic"``,
+            E softplus(f(fakeᵢ) − f(realᵢ)); or a function of the real and the fake scores, shaped
+            as the critic returns them, to a differentiable scalar.
         alpha: ``(B,)`` or ``(B, 1, ..., 1)``; drawn if left out.
         generator: the random number generator for α, on the samples' device.
         drift: factor of the drift term.
@@ -279,19 +296,31 @@ def critic_loss(
         target=check_number("target", target),
         one_sided=check_choice("sided", sided, _SIDES) == "one",
         drift=check_number("drift", drift),
+        at=check_choice("at", at, AT),
+        objective=check_objective(objective),
     )
     check_choice("backend", backend, routes.BACKENDS)
     check_chunk_size(chunk_size, backend)
-    alpha = choose_alpha(alpha, generator, real).detach()
+    if chunk_size is not None and not isinstance(objective, str):
+        raise ValueError(
+            "chunk_size: expected None with an objective of your own, which may not be a mean over "
+            f"samples, got {chunk_size}"
+        )
 
     real, fake = real.detach(), fake.detach()
-    interpolates = ops.interpolate(real, fake, alpha)
+    interpolates = real
+    if settings.at == "mix":
+        alpha = choose_alpha(alpha, generator, real).detach()
+        interpolates = ops.interpolate(real, fake, alpha)
+    elif alpha is not None or generator is not None:
+        raise ValueError(f"alpha, generator: expected None, no point is drawn for at={at!r}")
     loss, (real_score, fake_score, norms, penalties) = routes.critic_loss(
         critic, real, fake, interpolates, settings, backend, chunk_size
     )
     if not return_stats:
         return loss
-    means = penalties.mean(), norms.mean()
+    both = 2 if settings.at == "both" else 1
+    means = both * penalties.mean(), norms.mean()
     seen = (loss, real_score - fake_score, *means, real_score, fake_score)
     return loss, CriticStats(*(value.detach() for value in seen))
 

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from wgan_fast.functional import critic_loss
+from wgan_fast.objectives import Objective
 
 
 class CriticLoss(nn.Module):
@@ -21,6 +22,9 @@ class CriticLoss(nn.Module):
         weight: λ.
         target: the norm at which the penalty is zero.
         sided: ``"two"`` or ``"one"``.
+        at: where the gradient is penalised: ``"mix"``, ``"real"``, ``"fake"`` or ``"both"``.
+        objective: ``"wasserstein"``, ``"hinge"``, ``"nonsaturating"``, ``"relativistic"``, or a
+            function of the real and the fake scores; a pickle needs one that can be imported.
         drift: factor of E f(real)².
         backend: ``"auto"``, ``"explicit"`` or ``"autograd"``.
         chunk_size: take the batch in slices of so many samples.
@@ -36,6 +40,8 @@ class CriticLoss(nn.Module):
         weight: float = 10.0,
         target: float = 1.0,
         sided: str = "two",
+        at: str = "mix",
+        objective: str | Objective = "wasserstein",
         drift: float = 0.0,
         backend: str = "auto",
         chunk_size: int | None = None,
@@ -46,6 +52,8 @@ class CriticLoss(nn.Module):
             "weight": weight,
             "target": target,
             "sided": sided,
+            "at": at,
+            "objective": objective,
             "drift": drift,
             "backend": backend,
             "chunk_size": chunk_size,

@@ -2,9 +2,13 @@
 
 from typing import NamedTuple
 
+from wgan_fast.objectives import Objective, wasserstein
+
+AT = ("mix", "real", "fake", "both")
+
 
 class LossSettings(NamedTuple):
-    """E f(fake) − E f(real) + weight E φ(‖∇f(x̂)‖) + drift E f(real)²."""
+    """L(f(real), f(fake)) + weight Σ E φ(‖∇f‖) + drift E f(real)²."""
 
     weight: float
     """λ."""
@@ -14,3 +18,12 @@ class LossSettings(NamedTuple):
     """φ(n) = max(0, n − target)² in place of (n − target)²."""
     drift: float
     """Factor of ProGAN's drift term."""
+    at: str = "mix"
+    """Where the gradient is penalised: one of AT; "both" adds the means at real and at fake."""
+    objective: Objective = wasserstein
+    """L."""
+
+    @property
+    def uniform(self) -> bool:
+        """Whether every sample's score enters the loss with the same known weight, but its sign."""
+        return self.objective is wasserstein and not self.drift

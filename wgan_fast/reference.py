@@ -22,17 +22,20 @@ from torch.optim import Optimizer
 __all__ = [
     "clip_weights_",
     "critic_loss",
+    "critic_loss_at_samples",
     "generator_loss",
     "gradient_norms",
     "gradient_penalty",
     "interpolate",
     "penalty",
+    "score_loss",
     "wgan_critic_step",
     "wgan_generator_step",
     "wgan_gp_critic_step",
 ]
 
 Critic = Callable[[Tensor], Tensor]
+Objective = Callable[[Tensor, Tensor], Tensor]
 
 
 def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
@@ -81,17 +84,56 @@ def critic_loss(
     target: float = 1.0,
     sided: str = "two",
     drift: float = 0.0,
+    objective: Objective | None = None,
 ) -> Tensor:
     """E f(fake) − E f(real) + λ E φ(‖∇f(x̂)‖) + drift E f(real)²; three calls of the critic.
 
-    The drift term is ProGAN's (Karras et al., 2018, arXiv 1710.10196, appendix A.1).
+    The drift term is ProGAN's (Karras et al., 2018, arXiv 1710.10196, appendix A.1). ``objective``
+    takes the real and the fake scores to what stands in the place of the first two terms.
     """
     fake_scores = critic(fake.detach())
     real_scores = critic(real)
-    loss = fake_scores.mean() - real_scores.mean()
-    if drift:
-        loss = loss + drift * (real_scores**2).mean()
+    loss = score_loss(real_scores, fake_scores, drift, objective)
     return loss + weight * gradient_penalty(critic, real, fake, alpha, target, sided)
+
+
+def score_loss(
+    real_scores: Tensor, fake_scores: Tensor, drift: float, objective: Objective | None
+) -> Tensor:
+    """The part of the critic's loss that its scores make."""
+    if objective is None:
+        loss = fake_scores.mean() - real_scores.mean()
+    else:
+        loss = objective(real_scores, fake_scores)
+    return loss + drift * (real_scores**2).mean() if drift else loss
+
+
+def critic_loss_at_samples(
+    critic: Critic,
+    real: Tensor,
+    fake: Tensor,
+    at: str,
+    weight: float = 5.0,
+    target: float = 0.0,
+    sided: str = "two",
+    drift: float = 0.0,
+    objective: Objective | None = None,
+) -> Tensor:
+    """The same, penalised at the ``real`` samples, at the ``fake`` ones, or at ``both``.
+
+    R1 and R2 of Mescheder et al., 2018 (arXiv 1801.04406): (γ/2) E ‖∇f‖², so weight = γ/2. Two
+    calls of the critic: the score and its gradient come from the same one.
+    """
+    scores, penalties = {}, []
+    for name, samples in (("fake", fake.detach()), ("real", real.detach())):
+        penalised = at in (name, "both")
+        samples.requires_grad_(penalised)
+        scores[name] = critic(samples)
+        if penalised:
+            (gradient,) = torch.autograd.grad(scores[name].sum(), samples, create_graph=True)
+            norms = gradient.flatten(1).norm(2, dim=1)
+            penalties.append(weight * penalty(norms, target, sided).mean())
+    return score_loss(scores["real"], scores["fake"], drift, objective) + sum(penalties)
 
 
 def generator_loss(critic: Critic, fake: Tensor) -> Tensor:

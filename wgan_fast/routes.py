@@ -13,6 +13,7 @@ from torch import Tensor
 from wgan_fast import autograd_route
 from wgan_fast.double_backward import choice, explicit
 from wgan_fast.double_backward.errors import CrossSample, Unsupported
+from wgan_fast.objectives import score_loss
 from wgan_fast.penalties import LossSettings
 
 BACKENDS = ("auto", "explicit", "autograd")
@@ -102,23 +103,21 @@ def critic_loss(
     """(loss, (real score, fake score, norms, penalties))."""
     critic = choice.unwrapped(critic)
 
-    def in_three_calls(backend: str) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
-        fake_scores = autograd_route.scores(critic, fake)
-        real_scores = autograd_route.scores(critic, real)
-        value, norms, penalties = penalty(
-            critic, interpolates, settings.target, settings.one_sided, backend, None
-        )
-        real_score, fake_score = real_scores.mean(), fake_scores.mean()
-        loss = fake_score - real_score + settings.weight * value
-        if settings.drift:
-            loss = loss + settings.drift * real_scores.square().mean()
-        return loss, (real_score, fake_score, norms, penalties)
+    def unmerged(backend: str) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+        if settings.at == "mix":
+            return in_three_calls(critic, real, fake, interpolates, settings, backend)
+        if backend == "explicit":
+            raise Unsupported(
+                f'backend="explicit": at={settings.at!r} takes loss and penalty in one batch, but '
+                f"{choice.unmerged.get(critic) or 'the samples may see each other'}"
+            )
+        return in_two_calls(critic, real, fake, settings)
 
     merges = chunk_size is not None or not choice.unmerged.get(critic)
     if takes_explicit(critic, backend, None) and merges:
         again = explicit.refuse
         if backend == "auto":
-            again = with_the_same_random_numbers(real.device, lambda: in_three_calls("autograd")[0])
+            again = with_the_same_random_numbers(real.device, lambda: unmerged("autograd")[0])
         try:
             return explicit.critic_loss(
                 critic, real, fake, interpolates, settings, chunk_size, again
@@ -131,4 +130,46 @@ def critic_loss(
             if backend == "explicit":
                 raise
             choice.unsupported.set(critic, str(error))
-    return in_three_calls(backend)
+    return unmerged(backend)
+
+
+def in_three_calls(
+    critic: Critic,
+    real: Tensor,
+    fake: Tensor,
+    interpolates: Tensor,
+    settings: LossSettings,
+    backend: str,
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """The critic on fake, real and the interpolates, in this order."""
+    fake_scores = autograd_route.scores(critic, fake)
+    real_scores = autograd_route.scores(critic, real)
+    value, norms, penalties = penalty(
+        critic, interpolates, settings.target, settings.one_sided, backend, None
+    )
+    loss = score_loss(settings.objective, settings.drift, real_scores, fake_scores)
+    loss = loss + settings.weight * value
+    return loss, (real_scores.mean(), fake_scores.mean(), norms, penalties)
+
+
+def in_two_calls(
+    critic: Critic, real: Tensor, fake: Tensor, settings: LossSettings
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """The critic on fake and on real, by autograd; scores and penalty from the same call."""
+    scores: dict[str, Tensor] = {}
+    norms: list[Tensor] = []
+    penalties: list[Tensor] = []
+    value: float | Tensor = 0.0
+    for name, samples in (("fake", fake), ("real", real)):
+        if settings.at in (name, "both"):
+            scores[name], *found = autograd_route.scores_norms_and_penalties(
+                critic, samples, settings.target, settings.one_sided
+            )
+            norms.append(found[0])
+            penalties.append(found[1])
+            value = value + settings.weight * found[1].mean()
+        else:
+            scores[name] = autograd_route.scores(critic, samples)
+    loss = value + score_loss(settings.objective, settings.drift, scores["real"], scores["fake"])
+    means = scores["real"].mean(), scores["fake"].mean()
+    return loss, (*means, torch.cat(norms), torch.cat(penalties))

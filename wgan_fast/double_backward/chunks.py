@@ -26,34 +26,51 @@ def slices(samples: int, chunk_size: int | None) -> Iterator[slice]:
         yield slice(start, min(start + step, samples))
 
 
-def over(samples: int, chunk_size: int | None, compute: Callable[[slice], Computed]) -> Computed:
-    """``compute`` on every slice, put together; only one slice's memory is alive at a time."""
+def over(
+    samples: int, chunk_size: int | None, compute: Callable[[slice, float], Computed]
+) -> Computed:
+    """``compute(slice, share)`` on every slice, added up; one slice's memory is alive at a time.
+
+    ``share`` is the slice's part of the batch, by which ``compute`` multiplies its gradients.
+    """
     parts = list(slices(samples, chunk_size))
     if len(parts) == 1:
-        return compute(parts[0])
-    leaves: dict[int, Tensor] = {}
-    sums: dict[int, Tensor | None] = {}
+        return compute(parts[0], 1.0)
+    sums = Sums()
     totals: list[Tensor] = []
     rows: list[tuple[Tensor, ...]] = []
     for part in parts:
         share = (part.stop - part.start) / samples
-        done = compute(part)
+        done = compute(part, share)
         for leaf, gradient in zip(done.leaves, done.gradients, strict=True):
-            leaves[id(leaf)] = leaf
-            before = sums.get(id(leaf))
-            if gradient is not None:
-                scaled = gradient * share
-                sums[id(leaf)] = scaled if before is None else before.add_(scaled)
-            else:
-                sums.setdefault(id(leaf), None)
+            sums.add(leaf, gradient)
         means = [mean * share for mean in (done.value, *done.means)]
         totals = [a + b for a, b in zip(totals, means, strict=True)] if totals else means
         rows.append(done.rows)
         del done, gradient
     return Computed(
         totals[0],
-        list(leaves.values()),
-        [sums[number] for number in leaves],
+        [leaf for leaf, _ in sums.by_leaf.values()],
+        [total for _, total in sums.by_leaf.values()],
         tuple(totals[1:]),
         tuple(torch.cat(column) for column in zip(*rows, strict=True)),
     )
+
+
+class Sums:
+    """Gradients added up, leaf by leaf."""
+
+    def __init__(self) -> None:
+        self.by_leaf: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self._owned: set[int] = set()
+
+    def add(self, leaf: Tensor, gradient: Tensor | None) -> None:
+        """One slice's gradient; None is zero."""
+        key = id(leaf)
+        _, before = self.by_leaf.get(key, (leaf, None))
+        total = before if gradient is None else gradient
+        if before is not None and gradient is not None:
+            # The first sum is out of place: among a slice's gradients, a tensor may come twice.
+            total = before.add_(gradient) if key in self._owned else before + gradient
+            self._owned.add(key)
+        self.by_leaf[key] = leaf, total

@@ -81,8 +81,9 @@ def gradient_penalty(
         CrossSample: it may let samples see each other, and is asked to take them in chunks.
     """
 
-    def on(part: slice) -> Computed:
-        return _gradient_penalty(critic, x[part], target, one_sided, chunk_size is not None)
+    def on(part: slice, share: float) -> Computed:
+        apart = chunk_size is not None
+        return _gradient_penalty(critic, x[part], target, one_sided, apart, share)
 
     with torch.no_grad():
         done = over(x.shape[0], chunk_size, on)
@@ -91,7 +92,7 @@ def gradient_penalty(
 
 
 def _gradient_penalty(
-    critic: Critic, x: Tensor, target: float, one_sided: bool, rows_apart: bool
+    critic: Critic, x: Tensor, target: float, one_sided: bool, rows_apart: bool, share: float
 ) -> Computed:
     recording = record(critic, x, rule_of, rows_apart)
     scores = check_scores(recording.scores, x)
@@ -102,9 +103,11 @@ def _gradient_penalty(
         raise independent_score_error()
     norms, penalties, direction = ops.gradient_norm_penalty(gradient, target, one_sided)
     bars: Cotangents = [None] * len(recording.active)
-    parameter_gradients(recording, direction, deltas, bars)
+    scale = recording.scale_for(x.shape[0])
+    factor = scale * share
+    parameter_gradients(recording, direction if factor == 1.0 else direction * factor, deltas, bars)
     leaves = [leaf for _, leaf in recording.leaves]
-    gradients = leaf_gradients(recording, bars)
+    gradients = leaf_gradients(recording, bars, scale)
     return Computed(penalties.mean(), leaves, gradients, (), (norms, penalties))
 
 
@@ -124,8 +127,9 @@ def critic_loss(
         CrossSample: it may let samples see each other, or has state; nothing has been changed.
     """
 
-    def on(part: slice) -> Computed:
-        return merged.critic_loss(critic, real[part], fake[part], interpolates[part], settings)
+    def on(part: slice, share: float) -> Computed:
+        points = interpolates[part] if settings.at == "mix" else interpolates
+        return merged.critic_loss(critic, real[part], fake[part], points, settings, share)
 
     with torch.no_grad():
         done = over(real.shape[0], chunk_size, on)

@@ -1,16 +1,16 @@
-"""The whole critic loss on one batch: real, fake and penalty points in one recording.
+"""The whole critic loss on one batch: the loss's samples and the penalty's points in one recording.
 
 Every sample's score enters the loss through its cotangent cᵢ = ∂L/∂sᵢ, known once the scores are.
 One reverse pass with c at the loss's rows and ones at the penalty's gives the loss's parameter
-gradients as it goes and, on the last third of the rows, the input gradients of the penalty. The
-tangent pass then runs on that third alone.
+gradients as it goes and, on the penalty's rows, its input gradients. The tangent pass then runs on
+those rows alone. Where the penalty is taken at the loss's own samples (R1, R2), both share every
+pass: the loss's part of a weight's gradient waits for the tangents, and one call gives the two.
 
 This is right only where samples do not see each other, which the recording proves or refuses.
 """
 
-import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import ref
 
 import torch
@@ -23,6 +23,7 @@ from wgan_fast.double_backward.errors import CrossSample
 from wgan_fast.double_backward.passes import (
     Cotangents,
     Owners,
+    Shared,
     add_to,
     bends,
     delta_of,
@@ -33,6 +34,7 @@ from wgan_fast.double_backward.passes import (
 )
 from wgan_fast.double_backward.recording import Node, Recording, record
 from wgan_fast.double_backward.rules import rule_of
+from wgan_fast.objectives import score_cotangents
 from wgan_fast.penalties import LossSettings
 
 Critic = Callable[[Tensor], Tensor]
@@ -46,9 +48,12 @@ class Rows:
 
     def __init__(self, start: int, stop: int, total: int) -> None:
         self.start, self.stop, self.total = start, stop, total
+        self.all = stop - start == total
 
     def of(self, tensor: Tensor) -> Tensor:
         """The rows of a tensor that has a whole number of rows per sample."""
+        if self.all:
+            return tensor
         per_sample = tensor.shape[0] // self.total
         return tensor[self.start * per_sample : self.stop * per_sample]
 
@@ -60,9 +65,58 @@ class Rows:
 
     def of_node(self, node: Node) -> Node:
         """The node as if it had been recorded on these rows alone."""
-        cut = copy.copy(node)
+        cut = Node(node.op, node.rule, node.inputs, node.outputs)
+        cut.kept = node.kept
         cut.rows = [None if kept is None else self.of(kept) for kept in node.rows]
         return cut
+
+
+class Layout(NamedTuple):
+    """Which samples stand where in the batch."""
+
+    parts: list[Tensor]
+    real: Rows
+    fake: Rows
+    penalty: Rows
+    """The points at which the gradient is penalised."""
+    loss_only: Rows | None
+    """Samples that enter the loss and not the penalty."""
+
+    shared: bool
+    """Whether the penalty's points are samples of the loss."""
+
+    @classmethod
+    def of(cls, at: str, real: Tensor, fake: Tensor, interpolates: Tensor) -> "Layout":
+        """The penalty's points come last, so that what remains of a batch is one range."""
+        if at == "mix":
+            return cls.with_points(real, fake, [interpolates])
+        first, second, every = _rows(real, 0, 1, 2), _rows(real, 1, 2, 2), _rows(real, 0, 2, 2)
+        if at == "real":
+            return cls([fake, real], second, first, second, first, True)
+        if at == "fake":
+            return cls([real, fake], first, second, second, first, True)
+        return cls([real, fake], first, second, every, None, True)
+
+    @classmethod
+    def apart(cls, at: str, real: Tensor, fake: Tensor) -> "Layout":
+        """The penalty on samples of the loss, taken a second time."""
+        return cls.with_points(
+            real, fake, {"real": [real], "fake": [fake], "both": [real, fake]}[at]
+        )
+
+    @classmethod
+    def with_points(cls, real: Tensor, fake: Tensor, points: list[Tensor]) -> "Layout":
+        """The penalty on points of its own."""
+        n = 2 + len(points)
+        real_rows, fake_rows = _rows(real, 0, 1, n), _rows(real, 1, 2, n)
+        penalty, loss_only = _rows(real, 2, n, n), _rows(real, 0, 2, n)
+        return cls([real, fake, *points], real_rows, fake_rows, penalty, loss_only, False)
+
+
+def _rows(samples: Tensor, start: int, stop: int, parts: int) -> Rows:
+    """From one part of a batch to another."""
+    size = samples.shape[0]
+    return Rows(start * size, stop * size, parts * size)
 
 
 class Copies:
@@ -73,7 +127,7 @@ class Copies:
 
     def of(self, whole: Tensor, part: Tensor) -> Tensor:
         """``part`` of ``whole`` in memory of its own, if it is large."""
-        if part.numel() * part.element_size() < _WORTH_A_COPY:
+        if part is whole or part.numel() * part.element_size() < _WORTH_A_COPY:
             return part
         made_of, made = self._made.get(id(whole), (None, part))
         if (
@@ -90,15 +144,67 @@ def critic_loss(
     fake: Tensor,
     interpolates: Tensor,
     settings: LossSettings,
+    share: float = 1.0,
 ) -> Computed:
     """The loss; its means are (real score, fake score), its rows (norms, penalties).
+
+    Its gradients are multiplied by ``share``, a chunk's part of the batch.
 
     Raises:
         CrossSample: the critic's samples may see each other.
         Unsupported: the critic cannot be recorded.
     """
-    batch = torch.cat([real, fake, interpolates])
-    samples = real.shape[0]
+    layout = Layout.of(settings.at, real, fake, interpolates)
+    recording, scores = _scored(critic, layout)
+    if layout.shared and not settings.uniform and scores.numel() != scores.shape[0]:
+        # A patch critic's scores enter the loss each with its own weight, the penalty with one.
+        layout = Layout.apart(settings.at, real, fake)
+        recording, scores = _scored(critic, layout)
+    wide = scores.to(ops.accumulation_dtype(scores.dtype))
+    real_scores, fake_scores = layout.real.of(wide), layout.fake.of(wide)
+    real_score, fake_score = real_scores.mean(), fake_scores.mean()
+
+    scale = recording.scale_for(real_scores.numel())
+    cotangent = torch.ones_like(wide)
+    unit, multipliers = 1.0, None  # the size of the penalty rows' cotangents, and c beyond it
+    if settings.uniform:
+        loss = fake_score - real_score
+        each = scale * share / real_scores.numel()
+        layout.real.of(cotangent).fill_(-each)
+        layout.fake.of(cotangent).fill_(each)
+        unit = each if layout.shared else 1.0
+    else:
+        loss, to_real, to_fake = score_cotangents(
+            settings.objective, settings.drift, real_scores, fake_scores
+        )
+        layout.real.of(cotangent).copy_(to_real * (scale * share))
+        layout.fake.of(cotangent).copy_(to_fake * (scale * share))
+        if layout.shared:
+            multipliers = layout.penalty.of(cotangent).to(scores.dtype, copy=True)
+            layout.penalty.of(cotangent).fill_(1.0)
+
+    shared = Shared(multipliers) if layout.shared else None
+    gradient, deltas, bars = _pull_back(recording, cotangent.to(scores.dtype), layout)
+    if gradient is None:
+        raise independent_score_error()
+    gradient = gradient.to(real.dtype)
+    norms, penalties, direction = ops.gradient_norm_penalty(
+        gradient if unit == 1.0 else gradient / unit, settings.target, settings.one_sided
+    )
+    both = 2 if settings.at == "both" else 1  # the operator took the mean over real and fake
+    factor = both * settings.weight * scale * share / unit
+    parameter_gradients(
+        recording, direction if factor == 1.0 else direction * factor, deltas, bars, shared
+    )
+    loss = loss + settings.weight * both * penalties.mean()
+    leaves = [leaf for _, leaf in recording.leaves]
+    gradients = leaf_gradients(recording, bars, scale)
+    return Computed(loss, leaves, gradients, (real_score, fake_score), (norms, penalties))
+
+
+def _scored(critic: Critic, layout: Layout) -> tuple[Recording, Tensor]:
+    """The critic, recorded on the layout's batch, and its scores."""
+    batch = torch.cat(layout.parts)
     recording = record(critic, batch, rule_of, rows_apart=True)
     scores = recording.scores
     if not isinstance(scores, Tensor) or scores.dim() == 0 or scores.shape[0] != batch.shape[0]:
@@ -106,42 +212,19 @@ def critic_loss(
     check_scores(scores, batch)
     if recording.score < 0 or not recording.active[recording.score]:
         raise independent_score_error()
-    wide = scores.to(ops.accumulation_dtype(scores.dtype))
-    size = scores.shape[0] // 3
-    real_scores, fake_scores = wide[:size], wide[size : 2 * size]
-    cotangent = torch.ones_like(wide)
-    cotangent[:size] = -1 / real_scores.numel()
-    cotangent[size : 2 * size] = 1 / fake_scores.numel()
-    if settings.drift:
-        cotangent[:size] += real_scores * (2 * settings.drift / real_scores.numel())
-
-    gradient, deltas, bars = _pull_back(recording, cotangent.to(scores.dtype), samples)
-    if gradient is None:
-        raise independent_score_error()
-    norms, penalties, direction = ops.gradient_norm_penalty(
-        gradient.to(batch.dtype), settings.target, settings.one_sided
-    )
-    parameter_gradients(recording, direction * settings.weight, deltas, bars)
-    real_score, fake_score = real_scores.mean(), fake_scores.mean()
-    loss = fake_score - real_score + settings.weight * penalties.mean()
-    if settings.drift:
-        loss = loss + settings.drift * real_scores.square().mean()
-    leaves = [leaf for _, leaf in recording.leaves]
-    gradients = leaf_gradients(recording, bars)
-    return Computed(loss, leaves, gradients, (real_score, fake_score), (norms, penalties))
+    return recording, scores
 
 
 def _pull_back(
-    recording: Recording, cotangent: Tensor, samples: int
+    recording: Recording, cotangent: Tensor, layout: Layout
 ) -> tuple[Tensor | None, list[Any], Cotangents]:
     """The reverse pass; leaves in ``recording`` the nodes of the penalty's rows alone.
 
     Returns:
         The input's gradient and every node's Δ on the penalty's rows, and the parameters'
-        cotangents that the loss's rows bring.
+        cotangents that the loss's other rows bring.
     """
-    loss_rows = Rows(0, 2 * samples, 3 * samples)
-    penalty_rows = Rows(2 * samples, 3 * samples, 3 * samples)
+    penalty_rows, loss_rows = layout.penalty, layout.loss_only
     copies, owners = Copies(), Owners()
     active = recording.active
     # A value that no parameter comes before needs a cotangent on the penalty's rows alone.
@@ -172,16 +255,20 @@ def _pull_back(
         asked_cut = [
             ask and not all_of_it for ask, all_of_it in zip(asked, asked_whole, strict=True)
         ]
-        asked_loss = [value is not None and not active[value] for value in node.inputs]
-        for ask, on, given in (
-            (asked_whole, node, delta),
-            (asked_cut, cut, cut_delta),
-            (asked_loss, node if not any(asked_loss) else loss_rows.of_node(node), delta),
-        ):
+        has_parameters = any(value is not None and not active[value] for value in node.inputs)
+        asked_loss = [
+            loss_rows is not None and value is not None and not active[value]
+            for value in node.inputs
+        ]
+        for ask, rows in ((asked_whole, None), (asked_cut, penalty_rows), (asked_loss, loss_rows)):
             if any(ask):
-                given = loss_rows.of_delta(delta) if ask is asked_loss else given
+                on, given = node, delta
+                if rows is penalty_rows:
+                    on, given = cut, cut_delta
+                elif rows is not None:
+                    on, given = rows.of_node(node), rows.of_delta(delta)
                 # The cotangent may be written over once its rows for the penalty are taken.
-                may_overwrite = ask is asked_whole and not kept and not any(asked_loss)
+                may_overwrite = ask is asked_whole and not kept and not has_parameters
                 pulled = (
                     owners.pulled(on, given, ask) if may_overwrite else on.rule.vjp(on, given, ask)
                 )
@@ -189,7 +276,7 @@ def _pull_back(
                     if want and bar is not None:
                         owners.note(value, on.rule.fresh or cotangents[value] is not None)  # type: ignore
                         add_to(cotangents, value, bar)  # type: ignore[arg-type]
-        if not bent:
+        if not bent and not (layout.shared and has_parameters):
             cut.rule.forget(cut, active)
         # From here on, the penalty's rows alone are needed; the batch's memory goes.
         cut.rows = [

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wgan_fast import ops
 from wgan_fast.double_backward.recording import Node, Recording
-from wgan_fast.double_backward.rules.base import Tensors
+from wgan_fast.double_backward.rules.base import Tensors, plus
 
 Cotangents = list[Tensor | None]
 
@@ -109,14 +110,38 @@ def keeps_delta(node: Node, active: list[bool]) -> bool:
     )
 
 
+class Shared:
+    """The loss and the penalty stand on the same samples: their parameter gradients come as one.
+
+    Δ is of the loss itself, or, with ``multipliers``, of the bare scores: then each sample's Δ
+    times its multiplier is the loss's.
+    """
+
+    def __init__(self, multipliers: Tensor | None) -> None:
+        self.multipliers = multipliers
+
+    def times(self, tensor: Any) -> Any:
+        """The rows of a tensor, or of several, times their samples' multipliers."""
+        factors = self.multipliers
+        if factors is None or tensor is None:
+            return tensor
+        if not isinstance(tensor, Tensor):
+            return [self.times(part) for part in tensor]
+        if factors.shape != tensor.shape:
+            factors = factors.reshape(-1).repeat_interleave(tensor.shape[0] // factors.shape[0])
+            factors = factors.view(-1, *(1,) * (tensor.dim() - 1))
+        return tensor * factors.to(tensor.dtype)
+
+
 def push_forward(
     recording: Recording,
     direction: Tensor,
     deltas: list[Any],
     bars: Cotangents,
     wanted: list[bool],
+    shared: Shared | None = None,
 ) -> bool:
-    """Tangents from ``direction``; ``bars`` gets what ``second`` gives.
+    """Tangents from ``direction``; ``bars`` gets what ``second`` and ``shared`` give.
 
     Returns whether a value that depends on the input got a cotangent: a reverse pass is then due.
     """
@@ -129,17 +154,21 @@ def push_forward(
         if delta is None:  # nothing of it reaches the scores
             continue
         given = [None if value is None else tangents[value] for value in node.inputs]
-        if all(tangent is None for tangent in given):
-            continue
         asked = [value is not None and wanted[value] for value in node.inputs]
-        second = None if delta is True else node.rule.second(node, delta, given, asked)
+        if shared is not None and delta is not True:
+            second = _with_the_loss(recording, node, delta, given, asked, shared)
+        elif delta is True or all(tangent is None for tangent in given):
+            second = None
+        else:
+            second = node.rule.second(node, delta, given, asked)
         deltas[position] = None
         if second is not None:
             for value, ask, bar in zip(node.inputs, asked, second, strict=True):
                 if ask and bar is not None:
                     add_to(bars, value, bar)  # type: ignore[arg-type]
                     curved = curved or recording.active[value]  # type: ignore[index]
-        if any(value is not None and last_use[value] > position for value in node.outputs):
+        leads = any(value is not None and last_use[value] > position for value in node.outputs)
+        if leads and any(tangent is not None for tangent in given):
             pushed = node.rule.jvp(node, given)
             pushed = [pushed] if isinstance(pushed, Tensor) else pushed
             for value, tangent in zip(node.outputs, pushed, strict=False):
@@ -149,6 +178,34 @@ def push_forward(
             if value is not None and last_use[value] <= position:
                 tangents[value] = None
     return curved
+
+
+def _with_the_loss(
+    recording: Recording,
+    node: Node,
+    delta: Any,
+    given: Tensors,
+    asked: list[bool],
+    shared: Shared,
+) -> Tensors | None:
+    """``second``, and the loss's gradients of the node's parameters."""
+    parameters = [
+        ask and not recording.active[value]  # type: ignore[index]
+        for ask, value in zip(asked, node.inputs, strict=True)
+    ]
+    reached = any(tangent is not None for tangent in given)
+    if not any(parameters):
+        return node.rule.second(node, delta, given, asked) if reached else None
+    if reached:
+        together = node.rule.second_and_loss(node, delta, given, asked, shared.times)
+        if together is not None:
+            return together
+    pulled = node.rule.vjp(node, shared.times(delta), parameters)
+    first = [bar if ask else None for bar, ask in zip(pulled, parameters, strict=True)]
+    second = node.rule.second(node, delta, given, asked) if reached else None
+    if second is None:
+        return first
+    return [plus(one, other) for one, other in zip(first, second, strict=True)]
 
 
 def last_uses(recording: Recording) -> list[int]:
@@ -182,14 +239,22 @@ def wanted_values(recording: Recording, input_too: bool) -> list[bool]:
     return wanted
 
 
-def leaf_gradients(recording: Recording, bars: Cotangents) -> list[Tensor | None]:
-    """Finish below the parameters that are computed from others; each leaf's gradient."""
+def leaf_gradients(
+    recording: Recording, bars: Cotangents, scale: float = 1.0
+) -> list[Tensor | None]:
+    """Finish below the parameters that are computed from others; each leaf's gradient.
+
+    The cotangents so far are ``scale`` times too large.
+    """
     everything = [True] * len(recording.active)
     pull_back(recording.parameter_nodes, bars, everything)
-    return [
-        None if bars[value] is None else bars[value].to(leaf.dtype)  # type: ignore[union-attr]
-        for value, leaf in recording.leaves
-    ]
+
+    def finished(bar: Tensor | None, leaf: Tensor) -> Tensor | None:
+        if bar is None or scale == 1.0:
+            return bar if bar is None else bar.to(leaf.dtype)
+        return (bar.to(ops.accumulation_dtype(bar.dtype)) / scale).to(leaf.dtype)
+
+    return [finished(bars[value], leaf) for value, leaf in recording.leaves]
 
 
 def input_gradient(recording: Recording, scores: Tensor) -> tuple[Tensor | None, list[Any]]:
@@ -203,9 +268,13 @@ def input_gradient(recording: Recording, scores: Tensor) -> tuple[Tensor | None,
 
 
 def parameter_gradients(
-    recording: Recording, direction: Tensor, deltas: list[Any], bars: Cotangents
+    recording: Recording,
+    direction: Tensor,
+    deltas: list[Any],
+    bars: Cotangents,
+    shared: Shared | None = None,
 ) -> None:
     """Add ∂/∂θ Σ ⟨vᵢ, ∇f(xᵢ)⟩ to the parameters' ``bars``."""
     wanted = wanted_values(recording, input_too=False)
-    if push_forward(recording, direction, deltas, bars, wanted):
+    if push_forward(recording, direction, deltas, bars, wanted, shared):
         pull_back(recording.nodes, bars, wanted)

@@ -57,6 +57,16 @@ class Recording:
         self.scores: Any = None
         self.stateful = False
         """Whether the critic changed tensors that are older than the call."""
+        self.half = False
+        """Whether float16 is among the values."""
+
+    def scale_for(self, scores: int) -> float:
+        """How much larger to make cotangents than those of a mean over so many scores.
+
+        Half precision has no room for 1/B, nor for a sum over very many; what comes out is divided
+        in float32. GradScaler comes too late: its factor multiplies gradients that are done.
+        """
+        return float(min(scores, 64)) if self.half else 1.0
 
     def new_value(self, active: bool) -> int:
         """The number of one more value."""
@@ -173,6 +183,7 @@ class Recorder(TorchDispatchMode):
             through = rule.passes(position) and tensor.is_floating_point()
             value = self.recording.new_value(active) if through else None
             outputs.append(value)
+            self.recording.half |= tensor.dtype == torch.float16
             self.mark(tensor, TAINTED if value is None else value)
         node = Node(op, rule, [value if value >= 0 else None for value in values], outputs)
         rule.record(node, args, kwargs, result)

@@ -10,6 +10,7 @@ For y = f(a₁, a₂, ...) at the recorded point, with cotangent Δ of y and tan
 None, and a tangent or a cotangent that is None is zero.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -18,6 +19,7 @@ from wgan_fast.double_backward.marks import carries_samples
 
 # One per tensor argument; each a Tensor or None.
 Tensors = list[Any]
+Times = Callable[[Any], Any]
 
 
 class Rule:
@@ -75,6 +77,15 @@ class Rule:
         self, node: Any, delta: Any, tangents: Tensors, wanted: list[bool]
     ) -> Tensors | None:
         """None where the op is linear in its only differentiable argument."""
+        return None
+
+    def second_and_loss(
+        self, node: Any, delta: Any, tangents: Tensors, wanted: list[bool], loss: Times
+    ) -> Tensors | None:
+        """``second`` plus the parameters' part of ``vjp`` at ``loss(Δ)``, if one call gives both.
+
+        ``loss`` multiplies rows by how much their sample enters the loss.
+        """
         return None
 
 
