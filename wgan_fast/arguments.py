@@ -89,13 +89,14 @@ def check_device(device: Any, real: Tensor) -> None:
         )
 
 
-def check_number(name: str, value: Any, minimum: float = 0.0) -> float:
-    """A finite number ≥ ``minimum``."""
+def check_number(name: str, value: Any, positive: bool = False) -> float:
+    """A finite number ≥ 0, or above 0."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a number, got {describe(value)}")
     number = float(value)
-    if not math.isfinite(number) or number < minimum:
-        raise ValueError(f"{name}: expected a finite number ≥ {minimum:g}, got {number!r}")
+    if not math.isfinite(number) or number < 0 or (positive and number == 0):
+        above = "> 0" if positive else "≥ 0"
+        raise ValueError(f"{name}: expected a finite number {above}, got {number!r}")
     return number
 
 

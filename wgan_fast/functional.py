@@ -361,8 +361,6 @@ def clip_weights_(
         ValueError: ``clip_value`` is not positive and finite.
     """
     parameters = parameters_of(module_or_parameters)
-    clip_value = check_number("clip_value", clip_value)
-    if clip_value == 0:
-        raise ValueError("clip_value: expected a positive number, got 0.0: all weights would be 0")
+    clip_value = check_number("clip_value", clip_value, positive=True)
     with torch.no_grad():
         ops.clip_weights_(parameters, clip_value)

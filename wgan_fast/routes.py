@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from wgan_fast import autograd_route
+from wgan_fast.arguments import independent_score_error
 from wgan_fast.double_backward import choice, explicit
-from wgan_fast.double_backward.errors import CrossSample, Unsupported
+from wgan_fast.double_backward.errors import CrossSample, Independent, Unsupported
+from wgan_fast.double_backward.independence import State
 from wgan_fast.objectives import score_loss
 from wgan_fast.penalties import LossSettings
 
@@ -24,8 +26,13 @@ def takes_explicit(critic: Any, backend: str, obstacle: str | None) -> bool:
     """Whether to try the explicit engine; ``obstacle`` is what in the call it cannot do.
 
     Raises:
-        Unsupported: ``backend="explicit"``, and something stands in its way.
+        Unsupported: ``backend="explicit"``, and something stands in its way; or torch.func.
     """
+    if torch._C._are_functorch_transforms_active():
+        raise Unsupported(
+            "critic: a penalty inside of a torch.func transform cannot be differentiated; "
+            "take loss.backward() or torch.autograd.grad"
+        )
     if backend == "autograd":
         return False
     if backend == "auto" and (not torch.is_grad_enabled() or choice.unsupported.get(critic)):
@@ -44,17 +51,23 @@ def cannot_be_cut(reason: CrossSample) -> ValueError:
     )
 
 
-def with_the_same_random_numbers(device: torch.device, compute: Callable[[], Tensor]) -> Any:
-    """``compute``, to be run later with the random numbers that it would draw now."""
+def once_more(critic: Any, device: torch.device, compute: Callable[[], Tensor]) -> Any:
+    """``compute``, to be run later with the random numbers that it would draw now.
+
+    It leaves no trace: neither in the random numbers nor in the critic's buffers.
+    """
     random = torch.cuda if device.type == "cuda" else torch.random
     state = random.get_rng_state()
 
     def again() -> Tensor:
         now = random.get_rng_state()
         random.set_rng_state(state)
+        modules = State(critic)
+        modules.lend_copies()
         try:
             return compute()
         finally:
+            modules.put_back()
             random.set_rng_state(now)
 
     return again
@@ -79,11 +92,14 @@ def penalty(
     if takes_explicit(critic, backend, obstacle):
         again = explicit.refuse
         if backend == "auto":
-            again = with_the_same_random_numbers(x.device, lambda: by_autograd()[0])
+            again = once_more(critic, x.device, lambda: by_autograd()[0])
         try:
             return explicit.gradient_penalty(critic, x, target, one_sided, chunk_size, again)
         except CrossSample as error:
             raise cannot_be_cut(error) from error
+        except Independent as error:
+            if backend == "explicit":
+                raise independent_score_error() from error
         except Unsupported as error:
             if backend == "explicit":
                 raise
@@ -117,7 +133,7 @@ def critic_loss(
     if takes_explicit(critic, backend, None) and merges:
         again = explicit.refuse
         if backend == "auto":
-            again = with_the_same_random_numbers(real.device, lambda: unmerged("autograd")[0])
+            again = once_more(critic, real.device, lambda: unmerged("autograd")[0])
         try:
             return explicit.critic_loss(
                 critic, real, fake, interpolates, settings, chunk_size, again
@@ -126,6 +142,9 @@ def critic_loss(
             if chunk_size is not None:
                 raise cannot_be_cut(error) from error
             choice.unmerged.set(critic, str(error))
+        except Independent as error:
+            if backend == "explicit":
+                raise independent_score_error() from error
         except Unsupported as error:
             if backend == "explicit":
                 raise

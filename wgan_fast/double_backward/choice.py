@@ -1,5 +1,7 @@
 """Which route a critic takes: explicit where it can, merged where it may, and what was learnt."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,26 +23,66 @@ def refusal(critic: Any) -> str | None:
     return None
 
 
-class Memory:
-    """What earlier calls found out of a critic, so that it is not tried again in every step.
+def modules_of(critic: Any) -> list[nn.Module]:
+    """The modules behind a critic: itself, or those that a function or a method holds."""
+    if isinstance(critic, nn.Module):
+        return [critic]
+    if isinstance(critic, functools.partial):
+        held = [critic.func, *critic.args, *critic.keywords.values()]
+        return [module for one in held for module in modules_of(one)]
+    owner = getattr(critic, "__self__", None)
+    if isinstance(owner, nn.Module):
+        return [owner]
+    code = getattr(critic, "__code__", None)
+    if code is None:
+        return []
+    cells = [cell for cell in critic.__closure__ or () if _filled(cell)]
+    held = [cell.cell_contents for cell in cells] + list(critic.__defaults__ or ())
+    held += [critic.__globals__.get(name) for name in code.co_names]
+    return [one for one in held if isinstance(one, nn.Module)]
 
-    Forgetting is harmless, and so is remembering: both routes give the same numbers.
-    """
+
+def _filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 - reading it is the question
+    except ValueError:
+        return False
+    return True
+
+
+def _identity(critic: Any) -> tuple[Any, tuple[Any, ...]]:
+    """What stays of a critic from step to step, even of a function that is made anew in each."""
+    modules = modules_of(critic)
+    if not modules:
+        return critic, ()
+    code = getattr(getattr(critic, "func", critic), "__code__", None)
+    return modules[0], (code, *((id(module), module.training) for module in modules))
+
+
+class Memory:
+    """What earlier calls found out of a critic, so that it is not tried again in every step."""
 
     def __init__(self) -> None:
-        self._known: WeakKeyDictionary[nn.Module, dict[bool, Any]] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[Callable[..., Any], dict[Any, Any]] = WeakKeyDictionary()
 
-    def get(self, critic: Any) -> Any:
+    def get(self, critic: Any, *about: Any) -> Any:
         """What is known of a critic in its present mode, or None."""
-        if not isinstance(critic, nn.Module):
+        anchor, rest = _identity(critic)
+        try:
+            return self._known.get(anchor, {}).get((rest, about))
+        except TypeError:  # cannot be referred to weakly, or hashed
             return None
-        return self._known.get(critic, {}).get(critic.training)
 
-    def set(self, critic: Any, what: Any) -> None:
+    def set(self, critic: Any, what: Any, *about: Any) -> None:
         """Remember ``what`` of a critic in its present mode."""
-        if isinstance(critic, nn.Module):
-            self._known.setdefault(critic, {})[critic.training] = what
+        anchor, rest = _identity(critic)
+        try:
+            self._known.setdefault(anchor, {})[rest, about] = what
+        except TypeError:
+            return
 
 
 unsupported = Memory()
 unmerged = Memory()
+proven = Memory()
+"""The shapes of merged batches that gave the same scores as their parts."""

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from wgan_fast import ops
-from wgan_fast.arguments import check_scores, independent_score_error
-from wgan_fast.double_backward import merged
+from wgan_fast.arguments import check_scores
+from wgan_fast.double_backward import choice, merged
 from wgan_fast.double_backward.chunks import Computed, over
+from wgan_fast.double_backward.errors import Independent
 from wgan_fast.double_backward.passes import (
     Cotangents,
     input_gradient,
@@ -37,11 +38,16 @@ class Explicit(torch.autograd.Function):
         ctx: Any, value: Tensor, gradients: list[Tensor | None], again: Again, *leaves: Tensor
     ) -> Tensor:
         ctx.gradients, ctx.again, ctx.leaves = gradients, again, leaves
+        ctx.versions = [leaf._version for leaf in leaves]
         return value.clone()
 
     @staticmethod
     def backward(ctx: Any, incoming: Tensor) -> Any:  # type: ignore[override]  # noqa: D102
         if torch.is_grad_enabled():  # create_graph=True
+            if [leaf._version for leaf in ctx.leaves] != ctx.versions:
+                raise RuntimeError(
+                    "create_graph=True: a parameter was modified after the loss was computed"
+                )
             wanted = [
                 leaf for leaf, g in zip(ctx.leaves, ctx.gradients, strict=True) if g is not None
             ]
@@ -51,7 +57,9 @@ class Explicit(torch.autograd.Function):
         if (
             incoming.device.type == "cpu" and incoming == 1
         ):  # loss.backward(); reading it costs nothing
-            return (None, None, None, *ctx.gradients)
+            # Copies: who gets them may write into them, and ask again.
+            copies = [None if g is None else g.clone() for g in ctx.gradients]
+            return (None, None, None, *copies)
         gradients = [
             None if gradient is None else gradient * incoming.to(gradient.dtype)
             for gradient in ctx.gradients
@@ -77,6 +85,7 @@ def gradient_penalty(
     """(mean penalty with its gradients, norms, penalties) at the points ``x``.
 
     Raises:
+        Independent: the score does not depend on the input.
         Unsupported: the critic cannot be recorded.
         CrossSample: it may let samples see each other, and is asked to take them in chunks.
     """
@@ -97,10 +106,10 @@ def _gradient_penalty(
     recording = record(critic, x, rule_of, rows_apart)
     scores = check_scores(recording.scores, x)
     if recording.score < 0 or not recording.active[recording.score]:
-        raise independent_score_error()
+        raise Independent
     gradient, deltas = input_gradient(recording, scores)
     if gradient is None:
-        raise independent_score_error()
+        raise Independent
     norms, penalties, direction = ops.gradient_norm_penalty(gradient, target, one_sided)
     bars: Cotangents = [None] * len(recording.active)
     scale = recording.scale_for(x.shape[0])
@@ -123,13 +132,20 @@ def critic_loss(
     """(loss with its gradients, (real score, fake score, norms, penalties)), on merged batches.
 
     Raises:
+        Independent: the score does not depend on the input.
         Unsupported: the critic cannot be recorded.
         CrossSample: it may let samples see each other, or has state; nothing has been changed.
     """
 
     def on(part: slice, share: float) -> Computed:
         points = interpolates[part] if settings.at == "mix" else interpolates
-        return merged.critic_loss(critic, real[part], fake[part], points, settings, share)
+        about = settings.at, real[part].shape, real.dtype
+        proven = bool(choice.proven.get(critic, *about))
+        samples = real[part], fake[part], points
+        done = merged.critic_loss(critic, *samples, settings, share, proven)
+        if not proven:
+            choice.proven.set(critic, True, *about)
+        return done
 
     with torch.no_grad():
         done = over(real.shape[0], chunk_size, on)

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from wgan_fast import ops
-from wgan_fast.arguments import check_scores, independent_score_error
+from wgan_fast.arguments import check_scores
 from wgan_fast.double_backward.chunks import Computed
-from wgan_fast.double_backward.errors import CrossSample
+from wgan_fast.double_backward.errors import CrossSample, Independent
+from wgan_fast.double_backward.independence import State, check_part
 from wgan_fast.double_backward.passes import (
     Cotangents,
     Owners,
@@ -145,21 +146,23 @@ def critic_loss(
     interpolates: Tensor,
     settings: LossSettings,
     share: float = 1.0,
+    proven: bool = False,
 ) -> Computed:
     """The loss; its means are (real score, fake score), its rows (norms, penalties).
 
-    Its gradients are multiplied by ``share``, a chunk's part of the batch.
+    Its gradients are multiplied by ``share``, a chunk's part of the batch. Unless it is ``proven``
+    that the critic takes a batch like this as it takes the parts, a part is called to compare.
 
     Raises:
         CrossSample: the critic's samples may see each other.
         Unsupported: the critic cannot be recorded.
     """
     layout = Layout.of(settings.at, real, fake, interpolates)
-    recording, scores = _scored(critic, layout)
+    recording, scores = _scored(critic, layout, proven)
     if layout.shared and not settings.uniform and scores.numel() != scores.shape[0]:
         # A patch critic's scores enter the loss each with its own weight, the penalty with one.
         layout = Layout.apart(settings.at, real, fake)
-        recording, scores = _scored(critic, layout)
+        recording, scores = _scored(critic, layout, proven)
     wide = scores.to(ops.accumulation_dtype(scores.dtype))
     real_scores, fake_scores = layout.real.of(wide), layout.fake.of(wide)
     real_score, fake_score = real_scores.mean(), fake_scores.mean()
@@ -186,7 +189,7 @@ def critic_loss(
     shared = Shared(multipliers) if layout.shared else None
     gradient, deltas, bars = _pull_back(recording, cotangent.to(scores.dtype), layout)
     if gradient is None:
-        raise independent_score_error()
+        raise Independent
     gradient = gradient.to(real.dtype)
     norms, penalties, direction = ops.gradient_norm_penalty(
         gradient if unit == 1.0 else gradient / unit, settings.target, settings.one_sided
@@ -202,16 +205,29 @@ def critic_loss(
     return Computed(loss, leaves, gradients, (real_score, fake_score), (norms, penalties))
 
 
-def _scored(critic: Critic, layout: Layout) -> tuple[Recording, Tensor]:
+def _scored(critic: Critic, layout: Layout, proven: bool) -> tuple[Recording, Tensor]:
     """The critic, recorded on the layout's batch, and its scores."""
     batch = torch.cat(layout.parts)
-    recording = record(critic, batch, rule_of, rows_apart=True)
+    state = None if proven else State(critic)
+    try:
+        recording = record(critic, batch, rule_of, rows_apart=True)
+        if state is not None and state.replaced():
+            raise CrossSample("the critic replaces its own state in every call")
+    except Exception:
+        if state is not None:
+            state.put_back()
+        raise
     scores = recording.scores
     if not isinstance(scores, Tensor) or scores.dim() == 0 or scores.shape[0] != batch.shape[0]:
         raise CrossSample("the critic does not return one score per sample")
     check_scores(scores, batch)
     if recording.score < 0 or not recording.active[recording.score]:
-        raise independent_score_error()
+        raise Independent
+    if not (proven or recording.random):  # another mask would be another score
+        # A batch of its own begins as the first part does; the others find themselves moved.
+        for part, found in zip(layout.parts, scores.chunk(len(layout.parts)), strict=True):
+            if part is not layout.parts[0]:
+                check_part(critic, part, found)
     return recording, scores
 
 

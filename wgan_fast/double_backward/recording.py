@@ -57,6 +57,8 @@ class Recording:
         self.scores: Any = None
         self.stateful = False
         """Whether the critic changed tensors that are older than the call."""
+        self.random = False
+        """Whether random numbers were drawn."""
         self.half = False
         """Whether float16 is among the values."""
 
@@ -151,11 +153,17 @@ class Recorder(TorchDispatchMode):
             if rule.crosses_samples(args):
                 raise CrossSample(f"{op} mixes the samples of a batch")
             self._refuse_parameters_with_rows(given, values)
+        if torch.Tag.nondeterministic_seeded in op.tags:
+            self.recording.random = True
+            if rule.mutates:
+                self._refuse_shared_noise(op, values, args[0])
         if rule.mutates:
             return self._in_place(op, rule, args, kwargs, given, values, differentiable, tainted)
         for buffer in rule.state(args):
             self._outside(buffer)
         result = op(*args, **kwargs)
+        if torch.Tag.nondeterministic_seeded in op.tags:
+            self._refuse_shared_noise(op, values, result)
         if not (apart or rule.keeps_rows(self.samples, args, result)):
             raise CrossSample(f"{op} may mix the samples of a batch")
         self._write(op, rule, args, kwargs, values, result, differentiable, active, tainted)
@@ -182,6 +190,8 @@ class Recorder(TorchDispatchMode):
         for position, tensor in enumerate(results):
             through = rule.passes(position) and tensor.is_floating_point()
             value = self.recording.new_value(active) if through else None
+            if active and tensor.is_complex():
+                raise Unsupported(f"{op} gives complex numbers")
             outputs.append(value)
             self.recording.half |= tensor.dtype == torch.float16
             self.mark(tensor, TAINTED if value is None else value)
@@ -260,9 +270,18 @@ class Recorder(TorchDispatchMode):
         """A parameter's value laid out per sample, as a cell's first state is, cannot be cut."""
         for tensor, value in zip(given, values, strict=True):
             parametric = value >= 0 and not self.recording.active[value]
-            computed = parametric and not tensor.requires_grad and tensor.dim() > 0
+            computed = parametric and id(tensor) not in self._parameters and tensor.dim() > 0
             if computed and tensor.shape[0] % self.samples == 0:
                 raise CrossSample("a value that depends on parameters alone has a row per sample")
+
+    def _refuse_shared_noise(self, op: Any, values: list[int], result: Any) -> None:
+        """Noise that is one for the batch: three calls would draw it three times."""
+        if not self.samples:
+            return
+        noise = result if isinstance(result, Tensor) else result[0]
+        of_parameters = any(value >= 0 and not self.recording.active[value] for value in values)
+        if of_parameters or not noise.dim() or noise.shape[0] % self.samples:
+            raise CrossSample(f"{op} draws numbers that all samples share")
 
     def _outside(self, tensor: Tensor) -> None:
         if tensor.requires_grad:
@@ -310,7 +329,8 @@ def record(
     except Exception as error:
         recorder.roll_back()
         random.set_rng_state(random_state)
-        if rows_apart and not isinstance(error, (CrossSample, Unsupported)):
+        ours = (CrossSample, Unsupported, torch.OutOfMemoryError)
+        if rows_apart and not isinstance(error, ours):
             # Its batch may be tied to the size it was made for: labels in a closure, say.
             raise CrossSample(f"the critic fails on a batch of another size: {error}") from error
         raise

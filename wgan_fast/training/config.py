@@ -21,6 +21,9 @@ Normalisation = Literal["none", "layer", "instance", "batch"]
 Backend = Literal["auto", "explicit", "autograd"]
 
 T = TypeVar("T")
+
+# torch takes 64 bits; the random streams of a run stand above the seed.
+LARGEST_SEED = 2**32 - 1
 if TYPE_CHECKING:
     # None never outlives __post_init__, so whoever reads such a field finds a T.
     Default = Annotated[T, "filled in at construction"]
@@ -189,6 +192,8 @@ def _require_ranges(config: TrainConfig) -> None:
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
             raise ConfigError(f"{name}: expected an integer of at least {lowest}, got {value!r}")
+    if config.seed > LARGEST_SEED:
+        raise ConfigError(f"seed: expected at most {LARGEST_SEED}, got {config.seed}")
     for name in ("critic_learning_rate", "generator_learning_rate", "clip_value"):
         if not getattr(config, name) > 0:
             raise ConfigError(f"{name}: expected a number above 0, got {getattr(config, name)!r}")

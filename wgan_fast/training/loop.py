@@ -126,6 +126,8 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
+    if device.type == "meta":
+        raise ConfigError("device: meta holds no numbers; expected auto, cpu or cuda")
     try:
         torch.empty(0, device=device)
     # torch has an error type of its own for each way in which a device is not there.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from wgan_fast.training.checkpoint import load_checkpoint
+from wgan_fast.training.config import LARGEST_SEED
 from wgan_fast.training.errors import ConfigError
 from wgan_fast.training.pictures import save_grid, save_scatter
 
@@ -38,8 +39,8 @@ def sample(run: Path, count: int = 100, seed: int = 0, output: Path | None = Non
     """
     if count < 1:
         raise ConfigError(f"count: expected at least 1, got {count}")
-    if seed < 0:
-        raise ConfigError(f"seed: expected at least 0, got {seed}")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ConfigError(f"seed: expected a number from 0 to {LARGEST_SEED}, got {seed}")
     checkpoint = load_checkpoint(run)
     config = checkpoint.config
     if output is None:

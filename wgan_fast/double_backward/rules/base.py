@@ -96,6 +96,8 @@ def elementwise_rows(args: tuple[Any, ...], result: Any) -> bool:
     for arg in args:
         if isinstance(arg, Tensor) and arg.dim():
             if arg.dim() == result.dim():
+                if arg.requires_grad and arg.shape[0] > 1:
+                    return False  # a parameter with a row for every position
                 if arg.shape[0] != result.shape[0] and arg.shape[0] != 1:
                     return False
             elif carries_samples(arg):  # and broadcasts along another axis than the batch's

@@ -41,9 +41,12 @@ class Bilinear(Rule):
         return None
 
     def keeps_rows(self, samples: int, args: tuple[Any, ...], result: Any) -> bool:
-        a, b, _ = self.positions
+        a, b, bias = self.positions
         per_sample = args[a].dim() > 0 and result.shape[0] == args[a].shape[0]
-        return per_sample and not carries_samples(args[b])
+        others = [args[b]] if bias is None or len(args) <= bias else [args[b], args[bias]]
+        return per_sample and not any(
+            isinstance(other, Tensor) and carries_samples(other) for other in others
+        )
 
     def record(self, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         at_a, at_b, at_bias = self.positions

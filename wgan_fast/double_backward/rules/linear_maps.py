@@ -20,6 +20,11 @@ def _same_axis_zero(samples: int, args: tuple[Any, ...], result: Any) -> bool:
     return bool(result.dim()) and result.shape[0] == args[0].shape[0]
 
 
+def _unpadded_batch(samples: int, args: tuple[Any, ...], result: Any) -> bool:
+    # Two numbers per axis, the last axis first; a batch may be cropped by what it is padded by.
+    return len(args[1]) < 2 * args[0].dim() or not any(args[1][-2:])
+
+
 class LinearMap(Rule):
     """y = L(x); ``transpose(delta, shape of x, *other arguments)`` is Lᵀ delta."""
 
@@ -207,6 +212,7 @@ class Split(Rule):
 
     def vjp(self, node: Any, delta: Any, wanted: list[bool]) -> Tensors:
         _, _, axis, shapes = node.kept
+        delta = [delta] if isinstance(delta, Tensor) else delta  # a split into one
         like = next(part for part in delta if part is not None)
         filled = [
             like.new_zeros((like.shape[0], *shape[1:]) if axis else shape) if part is None else part
@@ -331,7 +337,7 @@ RULES: dict[Any, Rule] = {
     aten.sum.dim_IntList: LinearMap(_spread, _reduction_rows),
     aten.mean.default: LinearMap(_spread_mean),
     aten.mean.dim: LinearMap(_spread_mean, _reduction_rows),
-    aten.constant_pad_nd.default: ConstantPad(_cropped, _same_axis_zero),
+    aten.constant_pad_nd.default: ConstantPad(_cropped, _unpadded_batch),
     aten.pixel_shuffle.default: LinearMap(
         lambda delta, shape, factor: aten.pixel_unshuffle(delta, factor), _same_axis_zero
     ),

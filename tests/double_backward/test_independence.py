@@ -1,0 +1,199 @@
+"""Critics that must not be taken in one batch, and others on which the engine once went wrong."""
+
+import functools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import wgan_fast
+from tests.double_backward.critics import Apply
+from tests.double_backward.oracle import loss_error, penalty_error
+
+WIDTH = 6
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(WIDTH, 8), nn.Tanh(), nn.Linear(8, 1))
+
+
+def rows(x):
+    return torch.arange(len(x), dtype=x.dtype)[:, None]
+
+
+# Each sample's score depends on the batch around it, in ways that an op's name does not tell.
+SEEING = {
+    "batch size": lambda net, x: net(x) / len(x),
+    "branch on the batch size": lambda net, x: net(x) * (2.0 if len(x) > 8 else 1.0),
+    "row number": lambda net, x: net(x) * (1 + rows(x)),
+    "row number, by turns": lambda net, x: net(x) * (1 + rows(x) % 2),
+    "only the first rows": lambda net, x: net(torch.where(rows(x) > 2, x, 2 * x)),
+    "linspace": lambda net, x: net(x) * torch.linspace(0, 1, len(x), dtype=x.dtype)[:, None],
+    "shifted by padding": lambda net, x: net(x + F.pad(x, (0, 0, 1, -1))),
+    "NumPy": lambda net, x: net(x - torch.from_numpy(x.detach().numpy().mean(0))),
+    "lists": lambda net, x: net(x) * (1 + sum(map(sum, x.tolist()))),
+    "a mean": lambda net, x: net(x - x.mean(0)),
+    "flipped": lambda net, x: net(x + x.flip(0)),
+    "sorted": lambda net, x: net(x.sort(0).values),
+    "noise for all": lambda net, x: net(x + torch.randn(1, WIDTH, dtype=x.dtype)),
+    "dropped weights": lambda net, x: F.linear(x, F.dropout(net[0].weight)).tanh().sum(1),
+}
+
+
+@pytest.mark.parametrize("backend", ["auto", "explicit"])
+@pytest.mark.parametrize("name", SEEING)
+def test_samples_that_see_each_other(name, backend):
+    critic = Apply(lambda m, x: SEEING[name](m[0], x), mlp()).double()
+    assert loss_error(critic, (5, WIDTH), backend) < 1e-10
+
+
+class PowerIteration(nn.Module):
+    """A spectral norm as it is written by hand: state that is replaced, not written into."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.net = how, mlp()
+        self.register_buffer("u", torch.randn(8))
+        self.register_buffer("v", torch.randn(8))
+
+    def forward(self, x):
+        weight = self.net[0].weight
+        state = self.v if self.how == "data" else self.u
+        new = F.normalize(weight.detach() @ (weight.detach().t() @ state.detach()), dim=0)
+        if self.how == "data":
+            self.v.data = new
+        else:
+            self.u = new
+        return self.net(x) / (new @ weight).norm()
+
+
+@pytest.mark.parametrize("how", ["data", "buffer"])
+def test_state_that_is_replaced(how):
+    critic = PowerIteration(how).double()
+    with torch.no_grad():
+        critic(torch.randn(2, WIDTH, dtype=torch.float64))
+    assert loss_error(critic, (5, WIDTH)) < 1e-10
+    # ... and it moved on three times, as in three calls.
+    state = critic.v if how == "data" else critic.u
+    before = state.detach().clone()
+    wgan_fast.critic_loss(critic, *torch.randn(2, 5, WIDTH, dtype=torch.float64))
+    weight = critic.net[0].weight.detach()
+    for _ in range(3):
+        before = F.normalize(weight @ (weight.t() @ before), dim=0)
+    torch.testing.assert_close((critic.v if how == "data" else critic.u).detach(), before)
+
+
+# Right in one batch or refused, but never wrong.
+ODD = {
+    "split into one": lambda m, x: m[0](x.split(8, 1)[0]),
+    "chunk of one": lambda m, x: m[0](x.chunk(1, 1)[0]),
+    "unbound": lambda m, x: m[0](x[:, None].unbind(1)[0]),
+    "a token": lambda m, x: m[0](
+        torch.cat([m[0][0].bias[None, :WIDTH].expand(len(x), -1)[:, None], x[:, None]], 1).sum(1)
+    ),
+    "a learned bias": lambda m, x: m[0](x + m[0][0].bias[:WIDTH].expand(len(x), -1)),
+    "addmm with samples": lambda m, x: torch.addmm(
+        x @ m[0][0].weight.t(), x, m[0][0].weight.t()
+    ).tanh().sum(1),
+    "Fourier": lambda m, x: m[0](torch.fft.rfft(x, n=2 * WIDTH - 1).abs()),
+    "Fourier beside": lambda m, x: m[0](x) + torch.fft.rfft(x).real.sum(1, keepdim=True),
+    "rounded": lambda m, x: m[0](x.round()),
+    "scripted": lambda m, x: m[1](x),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.parametrize("samples", [1, 5])
+@pytest.mark.parametrize("name", ODD)
+def test_odd_critics(name, samples):
+    scripted = torch.jit.trace(mlp().double(), torch.randn(2, WIDTH, dtype=torch.float64))
+    critic = Apply(ODD[name], mlp(), scripted).double()
+    if name != "rounded":  # whose penalty is a constant, in the reference too
+        assert penalty_error(critic, (samples, WIDTH), "auto") < 1e-10
+    assert loss_error(critic, (samples, WIDTH), "auto") < 1e-10
+
+
+def test_a_parameter_with_rows_and_one_sample():
+    critic = Apply(
+        lambda m, x: m[0]((x + m[0][0].weight[:3]).tanh()).reshape(len(x), -1).sum(1), mlp()
+    ).double()
+    assert loss_error(critic, (1, WIDTH)) < 1e-10
+
+
+def test_closures_made_in_every_step_are_remembered():
+    net = nn.Sequential(nn.Linear(WIDTH, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    calls = []
+
+    def step():
+        def critic(x):
+            calls.append(len(x))
+            return net(x)
+
+        wgan_fast.critic_loss(critic, *torch.randn(2, 5, WIDTH)).backward()
+
+    step()
+    calls.clear()
+    step()
+    assert calls == [5, 5, 5]  # no fourth, on the batch of 15 that BatchNorm refuses
+
+
+@pytest.mark.parametrize("kind", ["module", "closure", "partial", "method"])
+def test_a_proof_is_made_once_for_every_shape(kind):
+    net = mlp()
+    calls = []
+    net.register_forward_hook(lambda module, given, result: calls.append(len(given[0])))
+
+    def step(samples):
+        def closure(x):
+            return net(x)
+
+        critic = {
+            "module": net, "closure": closure, "method": net.forward,
+            "partial": functools.partial(lambda module, x: module(x), net),
+        }[kind]  # fmt: skip
+        if kind == "method":  # which goes around the hooks
+            calls.append(3 * samples)
+        wgan_fast.critic_loss(critic, *torch.randn(2, samples, WIDTH)).backward()
+
+    step(5)
+    step(3)
+    calls.clear()
+    step(5)
+    step(3)
+    assert calls == [15, 9]
+
+
+def test_gradients_may_be_written_into():
+    critic = mlp()
+    loss = wgan_fast.critic_loss(critic, *torch.randn(2, 5, WIDTH))
+    weight = critic[0].weight
+    (first,) = torch.autograd.grad(loss, weight, retain_graph=True)
+    expected = first.clone()
+    first.zero_()
+    torch.testing.assert_close(torch.autograd.grad(loss, weight)[0], expected)
+
+
+def test_differentiating_twice_leaves_no_trace_and_sees_changed_parameters():
+    critic = nn.Sequential(nn.Linear(WIDTH, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 1))
+    loss = wgan_fast.gradient_penalty(critic, *torch.randn(2, 5, WIDTH))
+    counted = critic[1].num_batches_tracked.item(), critic[1].running_mean.clone()
+    torch.autograd.grad(loss, critic[0].weight, create_graph=True, retain_graph=True)
+    assert critic[1].num_batches_tracked.item() == counted[0]
+    torch.testing.assert_close(critic[1].running_mean, counted[1])
+    with torch.no_grad():
+        critic[0].weight.add_(1)
+    with pytest.raises(RuntimeError, match="modified after the loss was computed"):
+        torch.autograd.grad(loss, critic[0].weight, create_graph=True)
+
+
+def test_transforms_are_refused():
+    net = mlp()
+
+    def penalty(weights):
+        return wgan_fast.gradient_penalty(
+            lambda x: torch.func.functional_call(net, weights, (x,)), *torch.randn(2, 5, WIDTH)
+        )
+
+    with pytest.raises(RuntimeError, match=r"torch\.func"):
+        torch.func.grad(penalty)({name: p.detach() for name, p in net.named_parameters()})
