@@ -167,7 +167,7 @@ def test_one_seed_one_picture(save, tmp_path):
     ("arguments", "words"),
     [
         ({"count": 0}, "count: expected at least 1, got 0"),
-        ({"seed": -1}, "seed: expected at least 0, got -1"),
+        ({"seed": -1}, "seed: expected a number from 0 to 4294967295, got -1"),
         ({"output": "no/such/folder/a.png"}, "output: cannot write"),
         ({"output": "a.unknown"}, "output: cannot write"),
     ],

@@ -76,7 +76,7 @@ def textbook(config):
 @pytest.mark.parametrize("data", ["digits", "gaussians-25"])
 @pytest.mark.parametrize(
     ("objective", "backend"),
-    [("dcgan", "auto"), ("wgan", "auto"), ("wgan-gp", "auto"), ("wgan-gp", "autograd")],
+    [("dcgan", "auto"), ("wgan", "auto"), ("wgan-gp", "auto"), ("wgan-gp", "explicit"), ("wgan-gp", "autograd")],
 )
 def test_same_parameters_as_the_textbook(objective, backend, data, tiny_config, train_quietly):
     config = tiny_config(
@@ -95,3 +95,20 @@ def test_same_parameters_as_the_textbook(objective, backend, data, tiny_config, 
             torch.testing.assert_close(got[name], wanted[name], rtol=1e-9, atol=1e-10)
         moved = [name for name in wanted if not torch.allclose(was[name], wanted[name], atol=1e-7)]
         assert len(moved) > len(wanted) / 2
+
+
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.parametrize("data", ["digits", "gaussians-25"])
+def test_fifty_steps_by_either_backend(data, tiny_config, train_quietly, tmp_path):
+    trained = []
+    for backend in ("explicit", "autograd"):
+        config = tiny_config(
+            backend=backend, data=data, dtype="float64", seed=5, steps=50, n_critic=5,
+            run_folder=tmp_path / backend,
+        )  # fmt: skip
+        trained.append(load_checkpoint(train_quietly(config)))
+    explicit, autograd = trained
+    for name in ("generator", "critic"):
+        wanted = getattr(autograd, name).state_dict()
+        for key, got in getattr(explicit, name).state_dict().items():
+            assert (got - wanted[key]).norm() <= 1e-8 * wanted[key].norm(), key
