@@ -202,7 +202,7 @@ def gradient_penalty(
         value = penalties
     elif reduction == "sum":
         value = value * real.shape[0]
-    result = weight * value
+    result = value if weight == 1.0 else weight * value
     if not return_stats:
         return result
     return result, PenaltyStats(norms.detach(), penalties.detach().mean())

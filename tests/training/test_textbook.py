@@ -76,7 +76,13 @@ def textbook(config):
 @pytest.mark.parametrize("data", ["digits", "gaussians-25"])
 @pytest.mark.parametrize(
     ("objective", "backend"),
-    [("dcgan", "auto"), ("wgan", "auto"), ("wgan-gp", "auto"), ("wgan-gp", "explicit"), ("wgan-gp", "autograd")],
+    [
+        ("dcgan", "auto"),
+        ("wgan", "auto"),
+        ("wgan-gp", "auto"),
+        ("wgan-gp", "explicit"),
+        ("wgan-gp", "autograd"),
+    ],
 )
 def test_same_parameters_as_the_textbook(objective, backend, data, tiny_config, train_quietly):
     config = tiny_config(

@@ -16,10 +16,14 @@ def unwrapped(critic: Any) -> Any:
 def refusal(critic: Any) -> str | None:
     """Why the explicit engine must not take a critic, as far as can be seen without calling it."""
     if isinstance(critic, nn.Module):
-        for name, module in critic.named_modules():
+        waiting = [critic]
+        while waiting:  # named_modules() takes longer than the ops of a small critic
+            module = waiting.pop()
             if module._backward_hooks or module._backward_pre_hooks:
-                where = name or type(module).__name__
+                where = next(name for name, one in critic.named_modules() if one is module)
+                where = where or type(module).__name__
                 return f"module {where!r} has backward hooks, which need autograd's graph"
+            waiting += [part for part in module._modules.values() if part is not None]
     return None
 
 

@@ -26,9 +26,7 @@ from wgan_fast.double_backward.passes import (
     Owners,
     Shared,
     add_to,
-    bends,
     delta_of,
-    keeps_delta,
     leaf_gradients,
     parameter_gradients,
     wanted_values,
@@ -67,6 +65,7 @@ class Rows:
     def of_node(self, node: Node) -> Node:
         """The node as if it had been recorded on these rows alone."""
         cut = Node(node.op, node.rule, node.inputs, node.outputs)
+        cut.active_inputs, cut.parametric = node.active_inputs, node.parametric
         cut.kept = node.kept
         cut.rows = [None if kept is None else self.of(kept) for kept in node.rows]
         return cut
@@ -249,7 +248,7 @@ def _pull_back(
     whole = leads[recording.score]  # unless every parameter is frozen
     cotangents[recording.score] = cotangent if whole else penalty_rows.of(cotangent)
     deltas: list[Any] = [None] * len(recording.nodes)
-    bent = any(bends(node, active) for node in recording.nodes)
+    bent = any(node.bends for node in recording.nodes)
     for position in range(len(recording.nodes) - 1, -1, -1):
         node = recording.nodes[position]
         delta = delta_of(node, cotangents)
@@ -259,7 +258,7 @@ def _pull_back(
         for value in node.outputs:
             if value is not None:
                 cotangents[value] = None
-        kept = keeps_delta(node, active)
+        kept = node.keeps_delta
         copied = whole and isinstance(delta, Tensor)
         cut = penalty_rows.of_node(node)
         cut_delta = penalty_rows.of_delta(delta) if whole else delta
@@ -271,7 +270,6 @@ def _pull_back(
         asked_cut = [
             ask and not all_of_it for ask, all_of_it in zip(asked, asked_whole, strict=True)
         ]
-        has_parameters = any(value is not None and not active[value] for value in node.inputs)
         asked_loss = [
             loss_rows is not None and value is not None and not active[value]
             for value in node.inputs
@@ -284,7 +282,7 @@ def _pull_back(
                 elif rows is not None:
                     on, given = rows.of_node(node), rows.of_delta(delta)
                 # The cotangent may be written over once its rows for the penalty are taken.
-                may_overwrite = ask is asked_whole and not kept and not has_parameters
+                may_overwrite = ask is asked_whole and not kept and not node.parametric
                 pulled = (
                     owners.pulled(on, given, ask) if may_overwrite else on.rule.vjp(on, given, ask)
                 )
@@ -292,7 +290,7 @@ def _pull_back(
                     if want and bar is not None:
                         owners.note(value, on.rule.fresh or cotangents[value] is not None)  # type: ignore
                         add_to(cotangents, value, bar)  # type: ignore[arg-type]
-        if not bent and not (layout.shared and has_parameters):
+        if not bent and not (layout.shared and node.parametric):
             cut.rule.forget(cut, active)
         # From here on, the penalty's rows alone are needed; the batch's memory goes.
         cut.rows = [

@@ -38,17 +38,9 @@ def delta_of(node: Node, cotangents: Cotangents) -> Any:
     return None if all(cotangent is None for cotangent in found) else found
 
 
-def bends(node: Node, active: list[bool]) -> bool:
-    """Whether the node's second-order term may reach a value that depends on the input."""
-    if node.rule.curved:
-        return True
-    several = sum(value is not None and active[value] for value in node.inputs) > 1
-    return several and node.rule.bilinear
-
-
 def forget_third_pass(recording: Recording, nodes: list[Node]) -> None:
     """Drop what a pass for curvature would need, where no node of the recording bends."""
-    if not any(bends(node, recording.active) for node in recording.nodes):
+    if not any(node.bends for node in recording.nodes):
         for node in nodes:
             node.rule.forget(node, recording.active)
 
@@ -89,25 +81,18 @@ def pull_back(
         if delta is None:
             continue
         if keep is not None:
-            keep[position] = delta if keeps_delta(node, wanted) else True
+            keep[position] = delta if node.keeps_delta else True
         for value in node.outputs:
             if value is not None:
                 cotangents[value] = None
         asked = [value is not None and wanted[value] for value in node.inputs]
-        if not any(asked):
+        if True not in asked:
             continue
         pulled = owners.pulled(node, delta, asked)
         for value, ask, cotangent in zip(node.inputs, asked, pulled, strict=True):
             if ask and cotangent is not None:
                 owners.note(value, node.rule.fresh or cotangents[value] is not None)  # type: ignore
                 add_to(cotangents, value, cotangent)  # type: ignore[arg-type]
-
-
-def keeps_delta(node: Node, active: list[bool]) -> bool:
-    """Whether ``second`` has a use for the node's Δ: it bends, or has a parameter."""
-    return bends(node, active) or any(
-        value is not None and not active[value] for value in node.inputs
-    )
 
 
 class Shared:
@@ -154,10 +139,11 @@ def push_forward(
         if delta is None:  # nothing of it reaches the scores
             continue
         given = [None if value is None else tangents[value] for value in node.inputs]
+        reached = len(given) > given.count(None)
         asked = [value is not None and wanted[value] for value in node.inputs]
         if shared is not None and delta is not True:
             second = _with_the_loss(recording, node, delta, given, asked, shared)
-        elif delta is True or all(tangent is None for tangent in given):
+        elif delta is True or not reached:
             second = None
         else:
             second = node.rule.second(node, delta, given, asked)
@@ -168,7 +154,7 @@ def push_forward(
                     add_to(bars, value, bar)  # type: ignore[arg-type]
                     curved = curved or recording.active[value]  # type: ignore[index]
         leads = any(value is not None and last_use[value] > position for value in node.outputs)
-        if leads and any(tangent is not None for tangent in given):
+        if leads and reached:
             pushed = node.rule.jvp(node, given)
             pushed = [pushed] if isinstance(pushed, Tensor) else pushed
             for value, tangent in zip(node.outputs, pushed, strict=False):
@@ -216,10 +202,7 @@ def last_uses(recording: Recording) -> list[int]:
     last = [-1] * len(recording.active)
     for position in range(len(recording.nodes) - 1, -1, -1):
         node = recording.nodes[position]
-        matters = node.rule.curved or any(
-            value is not None and not recording.active[value] for value in node.inputs
-        )
-        matters = matters or sum(value is not None for value in node.inputs) > 1
+        matters = node.rule.curved or node.parametric or node.active_inputs > 1
         if matters or any(value is not None and last[value] >= 0 for value in node.outputs):
             for value in node.inputs:
                 if value is not None and last[value] < 0:

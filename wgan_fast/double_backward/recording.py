@@ -22,7 +22,9 @@ _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 class Node:
     """One recorded op: its rule, the values it took and gave, and what its rule keeps of them."""
 
-    __slots__ = ("inputs", "kept", "op", "outputs", "rows", "rule", "versions")
+    __slots__ = (
+        "active_inputs", "inputs", "kept", "op", "outputs", "parametric", "rows", "rule", "versions"
+    )  # fmt: skip
 
     def __init__(
         self, op: Any, rule: Any, inputs: list[int | None], outputs: list[int | None]
@@ -38,6 +40,26 @@ class Node:
         self.kept: Any = None
         """Everything else that the rule keeps."""
         self.versions: list[int] = []
+        self.active_inputs = 0
+        """How many arguments depend on the critic's input."""
+        self.parametric = False
+        """Whether an argument depends on parameters alone."""
+
+    def look_at(self, active: list[bool]) -> None:
+        """Note once of the arguments what every pass asks."""
+        known = [active[value] for value in self.inputs if value is not None]
+        self.active_inputs = sum(known)
+        self.parametric = self.active_inputs < len(known)
+
+    @property
+    def bends(self) -> bool:
+        """Whether the second-order term may reach a value that depends on the input."""
+        return self.rule.curved or (self.active_inputs > 1 and self.rule.bilinear)
+
+    @property
+    def keeps_delta(self) -> bool:
+        """Whether ``second`` has a use for Δ: the node bends, or has a parameter."""
+        return self.parametric or self.bends
 
 
 class Recording:
@@ -85,6 +107,10 @@ def tensors_in(arguments: Iterable[Any]) -> Iterator[Tensor]:
             yield from (item for item in argument if isinstance(item, Tensor))
 
 
+def _listed(result: Any) -> Any:
+    return result if isinstance(result, (list, tuple)) else (result,)
+
+
 class Recorder(TorchDispatchMode):
     """Writes a :class:`Recording`; ``samples`` > 0 demands that rows stay apart, or raises."""
 
@@ -97,6 +123,11 @@ class Recorder(TorchDispatchMode):
         self._mutated: dict[int, tuple[int, StorageWeakRef]] = {}
         self._journal: list[tuple[Tensor, Tensor]] = []
         self._unversioned: Node | None = None
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Its wrapper costs microseconds for every op; a critic is never compiled while recorded.
+        return False
 
     def mark(self, tensor: Tensor, value: int) -> None:
         """Write on a tensor which value of this recording it is."""
@@ -132,12 +163,16 @@ class Recorder(TorchDispatchMode):
                 return rule.compose(op, args, kwargs)
 
         self._set_versions()
-        given = list(tensors_in((*args, *kwargs.values())))
+        given = list(tensors_in((*args, *kwargs.values()) if kwargs else args))
         values = [self.value_of(tensor) for tensor in given]
         if self._mutated:
             self._check_stale(given, values)
         active_of = self.recording.active
-        active = any(value >= 0 and active_of[value] for value in values)
+        active = differentiable = False
+        for value in values:
+            if value >= 0:
+                differentiable = True
+                active = active or active_of[value]
         if not torch.is_grad_enabled():
             if active:
                 raise Unsupported(
@@ -145,7 +180,7 @@ class Recorder(TorchDispatchMode):
                     "autograd.Function or a no_grad block, whose derivative cannot be recorded"
                 )
             values = [min(value, CONSTANT) for value in values]
-        differentiable = active or any(value >= 0 for value in values)
+            differentiable = False
         tainted = active or TAINTED in values
 
         apart = not (tainted and self.samples)
@@ -153,7 +188,8 @@ class Recorder(TorchDispatchMode):
             if rule.crosses_samples(args):
                 raise CrossSample(f"{op} mixes the samples of a batch")
             self._refuse_parameters_with_rows(given, values)
-        if torch.Tag.nondeterministic_seeded in op.tags:
+        random = torch.Tag.nondeterministic_seeded in op.tags
+        if random:
             self.recording.random = True
             if rule.mutates:
                 self._refuse_shared_noise(op, values, args[0])
@@ -162,7 +198,7 @@ class Recorder(TorchDispatchMode):
         for buffer in rule.state(args):
             self._outside(buffer)
         result = op(*args, **kwargs)
-        if torch.Tag.nondeterministic_seeded in op.tags:
+        if random:
             self._refuse_shared_noise(op, values, result)
         if not (apart or rule.keeps_rows(self.samples, args, result)):
             raise CrossSample(f"{op} may mix the samples of a batch")
@@ -181,7 +217,7 @@ class Recorder(TorchDispatchMode):
         active: bool,
         tainted: bool,
     ) -> None:
-        results = list(tensors_in(result if isinstance(result, (list, tuple)) else (result,)))
+        results = [result] if isinstance(result, Tensor) else list(tensors_in(_listed(result)))
         if not differentiable or rule.stops_gradients:
             for tensor in results:
                 self.mark(tensor, TAINTED if tainted and not rule.forgets_values else CONSTANT)
@@ -196,6 +232,7 @@ class Recorder(TorchDispatchMode):
             self.recording.half |= tensor.dtype == torch.float16
             self.mark(tensor, TAINTED if value is None else value)
         node = Node(op, rule, [value if value >= 0 else None for value in values], outputs)
+        node.look_at(self.recording.active)
         rule.record(node, args, kwargs, result)
         self._unversioned = node
         (self.recording.nodes if active else self.recording.parameter_nodes).append(node)
