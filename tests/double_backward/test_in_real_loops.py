@@ -61,6 +61,13 @@ def test_accumulation_and_a_kept_graph(critic, data):
     assert error(got, [3 * g for g in theirs]) < 1e-10
 
 
+def test_a_second_backward_asks_for_a_kept_graph(critic, data):
+    loss = ours(critic, data)
+    loss.backward()
+    with pytest.raises(RuntimeError, match="retain_graph=True"):
+        loss.backward()
+
+
 def test_frozen_parameters(critic, data):
     critic[0].weight.requires_grad_(False)
     loss = ours(critic, data)

@@ -43,6 +43,11 @@ class Explicit(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, incoming: Tensor) -> Any:  # type: ignore[override]  # noqa: D102
+        if ctx.gradients is None:
+            raise RuntimeError(
+                "backward through this loss a second time: its gradients were handed over by the "
+                "first; retain_graph=True keeps them"
+            )
         if torch.is_grad_enabled():  # create_graph=True
             if [leaf._version for leaf in ctx.leaves] != ctx.versions:
                 raise RuntimeError(
@@ -54,12 +59,13 @@ class Explicit(torch.autograd.Function):
             twice = iter(torch.autograd.grad(ctx.again(), wanted, incoming, create_graph=True))
             gradients = [None if gradient is None else next(twice) for gradient in ctx.gradients]
             return (None, None, None, *gradients)
-        if (
-            incoming.device.type == "cpu" and incoming == 1
-        ):  # loss.backward(); reading it costs nothing
-            # Copies: who gets them may write into them, and ask again.
-            copies = [None if g is None else g.clone() for g in ctx.gradients]
-            return (None, None, None, *copies)
+        retain_graph = torch._C._autograd._get_current_graph_task_keep_graph()
+        # loss.backward(); on a CPU, reading what comes in costs nothing.
+        if incoming.device.type == "cpu" and incoming == 1:
+            gradients, ctx.gradients = ctx.gradients, None
+            if retain_graph:  # who gets them may write into them, and ask again
+                ctx.gradients = [None if g is None else g.clone() for g in gradients]
+            return (None, None, None, *gradients)
         gradients = [
             None if gradient is None else gradient * incoming.to(gradient.dtype)
             for gradient in ctx.gradients

@@ -33,6 +33,7 @@ from wgan_fast.double_backward.passes import (
 )
 from wgan_fast.double_backward.recording import Node, Recording, record
 from wgan_fast.double_backward.rules import rule_of
+from wgan_fast.double_backward.rules.base import Tensors
 from wgan_fast.objectives import score_cotangents
 from wgan_fast.penalties import LossSettings
 
@@ -62,13 +63,9 @@ class Rows:
             return self.of(delta)
         return [None if part is None else self.of(part) for part in delta]
 
-    def of_node(self, node: Node) -> Node:
-        """The node as if it had been recorded on these rows alone."""
-        cut = Node(node.op, node.rule, node.inputs, node.outputs)
-        cut.active_inputs, cut.parametric = node.active_inputs, node.parametric
-        cut.kept = node.kept
-        cut.rows = [None if kept is None else self.of(kept) for kept in node.rows]
-        return cut
+    def of_each(self, kept: list[Tensor | None]) -> list[Tensor | None]:
+        """The rows of everything that a node keeps with its samples."""
+        return [None if tensor is None else self.of(tensor) for tensor in kept]
 
 
 class Layout(NamedTuple):
@@ -241,14 +238,20 @@ def _pull_back(
     """
     penalty_rows, loss_rows = layout.penalty, layout.loss_only
     copies, owners = Copies(), Owners()
-    active = recording.active
     # A value that no parameter comes before needs a cotangent on the penalty's rows alone.
     leads = wanted_values(recording, input_too=False)
-    cotangents: Cotangents = [None] * len(active)
+    cotangents: Cotangents = [None] * len(recording.active)
     whole = leads[recording.score]  # unless every parameter is frozen
     cotangents[recording.score] = cotangent if whole else penalty_rows.of(cotangent)
     deltas: list[Any] = [None] * len(recording.nodes)
     bent = any(node.bends for node in recording.nodes)
+
+    def collect(node: Node, asked: list[bool], pulled: Tensors) -> None:
+        for value, ask, bar in zip(node.inputs, asked, pulled, strict=True):
+            if ask and bar is not None:
+                owners.note(value, node.rule.fresh or cotangents[value] is not None)  # type: ignore
+                add_to(cotangents, value, bar)  # type: ignore[arg-type]
+
     for position in range(len(recording.nodes) - 1, -1, -1):
         node = recording.nodes[position]
         delta = delta_of(node, cotangents)
@@ -258,49 +261,34 @@ def _pull_back(
         for value in node.outputs:
             if value is not None:
                 cotangents[value] = None
-        kept = node.keeps_delta
-        copied = whole and isinstance(delta, Tensor)
-        cut = penalty_rows.of_node(node)
         cut_delta = penalty_rows.of_delta(delta) if whole else delta
-        asked = [value is not None and active[value] for value in node.inputs]
-        asked_whole = [
+
+        to_all = [
             ask and leads[value]  # type: ignore[index]
-            for ask, value in zip(asked, node.inputs, strict=True)
+            for ask, value in zip(node.active, node.inputs, strict=True)
         ]
-        asked_cut = [
-            ask and not all_of_it for ask, all_of_it in zip(asked, asked_whole, strict=True)
-        ]
-        asked_loss = [
-            loss_rows is not None and value is not None and not active[value]
-            for value in node.inputs
-        ]
-        for ask, rows in ((asked_whole, None), (asked_cut, penalty_rows), (asked_loss, loss_rows)):
-            if any(ask):
-                on, given = node, delta
-                if rows is penalty_rows:
-                    on, given = cut, cut_delta
-                elif rows is not None:
-                    on, given = rows.of_node(node), rows.of_delta(delta)
-                # The cotangent may be written over once its rows for the penalty are taken.
-                may_overwrite = ask is asked_whole and not kept and not node.parametric
-                pulled = (
-                    owners.pulled(on, given, ask) if may_overwrite else on.rule.vjp(on, given, ask)
-                )
-                for value, want, bar in zip(node.inputs, ask, pulled, strict=True):
-                    if want and bar is not None:
-                        owners.note(value, on.rule.fresh or cotangents[value] is not None)  # type: ignore
-                        add_to(cotangents, value, bar)  # type: ignore[arg-type]
-        if not bent and not (layout.shared and node.parametric):
-            cut.rule.forget(cut, active)
+        if True in to_all:
+            # The cotangent may be written over once its rows for the penalty are taken.
+            pull = node.rule.vjp if node.keeps_delta else owners.pulled
+            collect(node, to_all, pull(node, delta, to_all))
+        if loss_rows is not None and node.parametric:
+            batch, node.rows = node.rows, loss_rows.of_each(node.rows)
+            pulled = node.rule.vjp(node, loss_rows.of_delta(delta), node.parameters)
+            collect(node, node.parameters, pulled)
+            node.rows = batch
         # From here on, the penalty's rows alone are needed; the batch's memory goes.
-        cut.rows = [
-            None if row is None or part is None else copies.of(row, part)
-            for row, part in zip(node.rows, cut.rows, strict=True)
+        if not bent and not (layout.shared and node.parametric):
+            node.rule.forget(node)
+        node.rows = [
+            None if row is None else copies.of(row, penalty_rows.of(row)) for row in node.rows
         ]
-        recording.nodes[position] = cut
+        if to_all != node.active:
+            to_penalty = [ask and not done for ask, done in zip(node.active, to_all, strict=True)]
+            collect(node, to_penalty, node.rule.vjp(node, cut_delta, to_penalty))
         deltas[position] = True
-        if kept:
-            deltas[position] = copies.of(delta, cut_delta) if copied else cut_delta
+        if node.keeps_delta:
+            apart = whole and isinstance(delta, Tensor)
+            deltas[position] = copies.of(delta, cut_delta) if apart else cut_delta
     gradient = cotangents[recording.input]
     cotangents[recording.input] = None
     return gradient, deltas, cotangents

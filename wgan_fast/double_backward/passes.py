@@ -42,7 +42,7 @@ def forget_third_pass(recording: Recording, nodes: list[Node]) -> None:
     """Drop what a pass for curvature would need, where no node of the recording bends."""
     if not any(node.bends for node in recording.nodes):
         for node in nodes:
-            node.rule.forget(node, recording.active)
+            node.rule.forget(node)
 
 
 class Owners:
@@ -139,7 +139,7 @@ def push_forward(
         if delta is None:  # nothing of it reaches the scores
             continue
         given = [None if value is None else tangents[value] for value in node.inputs]
-        reached = len(given) > given.count(None)
+        reached = any(tangent is not None for tangent in given)
         asked = [value is not None and wanted[value] for value in node.inputs]
         if shared is not None and delta is not True:
             second = _with_the_loss(recording, node, delta, given, asked, shared)
@@ -202,7 +202,7 @@ def last_uses(recording: Recording) -> list[int]:
     last = [-1] * len(recording.active)
     for position in range(len(recording.nodes) - 1, -1, -1):
         node = recording.nodes[position]
-        matters = node.rule.curved or node.parametric or node.active_inputs > 1
+        matters = node.rule.curved or node.parametric or node.several
         if matters or any(value is not None and last[value] >= 0 for value in node.outputs):
             for value in node.inputs:
                 if value is not None and last[value] < 0:

@@ -23,7 +23,8 @@ class Node:
     """One recorded op: its rule, the values it took and gave, and what its rule keeps of them."""
 
     __slots__ = (
-        "active_inputs", "inputs", "kept", "op", "outputs", "parametric", "rows", "rule", "versions"
+        "active", "bends", "inputs", "keeps_delta", "kept", "op", "outputs", "parameters",
+        "parametric", "rows", "rule", "several", "versions",
     )  # fmt: skip
 
     def __init__(
@@ -40,26 +41,19 @@ class Node:
         self.kept: Any = None
         """Everything else that the rule keeps."""
         self.versions: list[int] = []
-        self.active_inputs = 0
-        """How many arguments depend on the critic's input."""
-        self.parametric = False
-        """Whether an argument depends on parameters alone."""
 
     def look_at(self, active: list[bool]) -> None:
         """Note once of the arguments what every pass asks."""
-        known = [active[value] for value in self.inputs if value is not None]
-        self.active_inputs = sum(known)
-        self.parametric = self.active_inputs < len(known)
-
-    @property
-    def bends(self) -> bool:
+        self.active = [value is not None and active[value] for value in self.inputs]
+        """Per argument, whether it depends on the critic's input."""
+        self.parameters = [value is not None and not active[value] for value in self.inputs]
+        """Per argument, whether it depends on parameters alone."""
+        self.parametric = True in self.parameters
+        self.several = self.active.count(True) > 1
+        self.bends = self.rule.curved or (self.several and self.rule.bilinear)
         """Whether the second-order term may reach a value that depends on the input."""
-        return self.rule.curved or (self.active_inputs > 1 and self.rule.bilinear)
-
-    @property
-    def keeps_delta(self) -> bool:
-        """Whether ``second`` has a use for Δ: the node bends, or has a parameter."""
-        return self.parametric or self.bends
+        self.keeps_delta = self.parametric or self.bends
+        """Whether ``second`` has a use for Δ."""
 
 
 class Recording:
@@ -187,7 +181,8 @@ class Recorder(TorchDispatchMode):
         if not apart:
             if rule.crosses_samples(args):
                 raise CrossSample(f"{op} mixes the samples of a batch")
-            self._refuse_parameters_with_rows(given, values)
+            if self.recording.parameter_nodes:
+                self._refuse_parameters_with_rows(given, values)
         random = torch.Tag.nondeterministic_seeded in op.tags
         if random:
             self.recording.random = True

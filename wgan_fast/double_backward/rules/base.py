@@ -60,7 +60,7 @@ class Rule:
     def record(self, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Keep in ``node`` what the derivatives need."""
 
-    def forget(self, node: Any, active: list[bool]) -> None:
+    def forget(self, node: Any) -> None:
         """Drop what is kept for a third pass alone, once it is known that there is none."""
 
     def vjp(self, node: Any, delta: Any, wanted: list[bool]) -> Tensors:

@@ -66,10 +66,9 @@ class Bilinear(Rule):
 
     b_is_rows = False
 
-    def forget(self, node: Any, active: list[bool]) -> None:
+    def forget(self, node: Any) -> None:
         # Without a third pass, a's numbers matter only to the tangent of an active b.
-        b = node.inputs[self.positions[1]]
-        if b is not None and not active[b]:
+        if node.parameters[self.positions[1]]:
             node.rows[0] = None
 
     def _b(self, node: Any) -> Tensor:
