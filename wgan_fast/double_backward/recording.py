@@ -13,10 +13,14 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from wgan_fast.double_backward.choice import Memory
 from wgan_fast.double_backward.errors import CrossSample, Unsupported
 from wgan_fast.double_backward.marks import CONSTANT, TAINTED, mark_of, set_mark
+from wgan_fast.double_backward.memory_format import ChannelsLast
 
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+
+_sees_strides = Memory()
 
 
 class Node:
@@ -108,8 +112,11 @@ def _listed(result: Any) -> Any:
 class Recorder(TorchDispatchMode):
     """Writes a :class:`Recording`; ``samples`` > 0 demands that rows stay apart, or raises."""
 
-    def __init__(self, rule_of: Callable[[Any], Any], samples: int = 0) -> None:
+    def __init__(
+        self, rule_of: Callable[[Any], Any], samples: int = 0, layout: ChannelsLast | None = None
+    ) -> None:
         super().__init__()
+        self.layout = layout
         self.rule_of = rule_of
         self.samples = samples
         self.recording = Recording()
@@ -186,12 +193,16 @@ class Recorder(TorchDispatchMode):
         random = torch.Tag.nondeterministic_seeded in op.tags
         if random:
             self.recording.random = True
+            if self.layout is not None:
+                self.layout.check_drawn(given)
             if rule.mutates:
                 self._refuse_shared_noise(op, values, args[0])
         if rule.mutates:
             return self._in_place(op, rule, args, kwargs, given, values, differentiable, tainted)
         for buffer in rule.state(args):
             self._outside(buffer)
+        if self.layout is not None:
+            args = self.layout.arguments(op, args)
         result = op(*args, **kwargs)
         if random:
             self._refuse_shared_noise(op, values, result)
@@ -265,6 +276,8 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         written = rule.written(args, kwargs)
         for tensor in written:
+            if self.layout is not None:
+                self.layout.check_written(tensor)
             if mark_of(tensor)[0] is not self.recording.active:
                 self._outside(tensor)
         if not differentiable:
@@ -344,7 +357,35 @@ def record(
         Unsupported: something in the critic cannot be recorded exactly.
         CrossSample: with ``rows_apart``, samples are mixed or the critic has state.
     """
-    recorder = Recorder(rule_of, x.shape[0] if rows_apart else 0)
+    try:
+        return _in_either_layout(critic, x, rule_of, x.shape[0] if rows_apart else 0)
+    except (CrossSample, Unsupported, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if rows_apart:
+            # Its batch may be tied to the size it was made for: labels in a closure, say.
+            raise CrossSample(f"the critic fails on a batch of another size: {error}") from error
+        raise
+
+
+def _in_either_layout(
+    critic: Callable[[Tensor], Any], x: Tensor, rule_of: Callable[[Any], Any], samples: int
+) -> Recording:
+    if ChannelsLast.suits(x) and not _sees_strides.get(critic):
+        layout = ChannelsLast()
+        try:
+            return _record(critic, x, Recorder(rule_of, samples, layout))
+        except (CrossSample, torch.OutOfMemoryError):
+            raise
+        except Exception:
+            if not layout.used:
+                raise
+        # Whether it was the strides, a call without will tell.
+        _sees_strides.set(critic, True)
+    return _record(critic, x, Recorder(rule_of, samples))
+
+
+def _record(critic: Callable[[Tensor], Any], x: Tensor, recorder: Recorder) -> Recording:
     x = x.detach().view_as(x)  # a new tensor object, to carry this recording's mark
     recorder.mark(x, recorder.recording.input)
     random = torch.cuda if x.device.type == "cuda" else torch.random
@@ -355,16 +396,12 @@ def record(
     try:
         with torch.enable_grad(), torch._C._AutoDispatchBelowAutograd(), recorder:
             scores = critic(x)
-        if rows_apart and recorder.recording.stateful:
+        if recorder.samples and recorder.recording.stateful:
             raise CrossSample("the critic changes its own state in every call")
         return recorder.finish(scores)
-    except Exception as error:
+    except Exception:
         recorder.roll_back()
         random.set_rng_state(random_state)
-        ours = (CrossSample, Unsupported, torch.OutOfMemoryError)
-        if rows_apart and not isinstance(error, ours):
-            # Its batch may be tied to the size it was made for: labels in a closure, say.
-            raise CrossSample(f"the critic fails on a batch of another size: {error}") from error
         raise
     finally:
         torch.set_autocast_cache_enabled(caches_casts)
