@@ -124,7 +124,8 @@ def test_an_operator_of_the_critics_own_gets_its_own_strides():
         nn.Linear(4 * 6 * 6, 1).double(),
     )
     assert penalty_error(critic, SHAPE) < 1e-10
-    assert seen and all(seen)
+    assert seen
+    assert all(seen)
 
 
 def test_an_error_of_the_critics_own_is_raised():

@@ -117,4 +117,5 @@ def test_fifty_steps_by_either_backend(data, tiny_config, train_quietly, tmp_pat
     for name in ("generator", "critic"):
         wanted = getattr(autograd, name).state_dict()
         for key, got in getattr(explicit, name).state_dict().items():
-            assert (got - wanted[key]).norm() <= 1e-8 * wanted[key].norm(), key
+            off = (got - wanted[key]).double().norm()  # BatchNorm counts its batches in integers
+            assert off <= 1e-8 * wanted[key].double().norm(), key

@@ -2,7 +2,8 @@
 
 oneDNN has layouts of its own. A contiguous batch is rearranged on the way into each convolution and
 out of it, in every pass; one that is channels_last is not. The numbers are the same, the critic
-sees other strides: where it would notice, :class:`StridesError` says so, and it is called again without.
+sees other strides: where it would notice, :class:`StridesError` says so, and it is called again
+without.
 """
 
 from typing import Any
@@ -30,12 +31,9 @@ class ChannelsLast:
     @staticmethod
     def suits(x: Tensor) -> bool:
         """Whether a batch has images of a type that oneDNN takes."""
+        images = x.dim() == 4 and x.device.type == "cpu" and x.dtype in DTYPES
         return (
-            x.dim() == 4
-            and x.device.type == "cpu"
-            and x.dtype in DTYPES
-            and torch.backends.mkldnn.is_available()
-            and torch.backends.mkldnn.enabled
+            images and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
         )
 
     @property
