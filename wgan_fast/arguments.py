@@ -127,8 +127,8 @@ def check_chunk_size(chunk_size: Any, backend: str) -> None:
         raise TypeError(f"chunk_size: expected a number of samples, got {describe(chunk_size)}")
     if chunk_size < 1:
         raise ValueError(f"chunk_size: expected a positive number of samples, got {chunk_size}")
-    if backend == "autograd":
-        raise ValueError('chunk_size: backend="autograd" takes the whole batch; leave one out')
+    if backend in ("autograd", "first_order"):
+        raise ValueError(f'chunk_size: backend="{backend}" takes the whole batch; leave one out')
 
 
 def check_critic(critic: Any) -> None:

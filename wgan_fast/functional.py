@@ -161,6 +161,8 @@ def gradient_penalty(
         return_stats: return ``(penalty, PenaltyStats)``.
         backend: ``"explicit"`` (first-order passes), ``"autograd"`` (double backward), or
             ``"auto"``: explicit where it is exact, autograd elsewhere. A named one runs or raises.
+            ``"first_order"``, never chosen by itself, takes first derivatives alone and is
+            approximate: see :mod:`wgan_fast.first_order` for the measured error.
         chunk_size: take the batch in slices of so many samples, for less memory; the same result.
             The critic is called once per slice and must keep its samples apart.
 
@@ -279,6 +281,8 @@ def critic_loss(
         return_stats: return ``(loss, CriticStats)``.
         backend: ``"explicit"`` (first-order passes), ``"autograd"`` (double backward), or
             ``"auto"``: explicit where it is exact, autograd elsewhere. A named one runs or raises.
+            ``"first_order"``, never chosen by itself, takes first derivatives alone and is
+            approximate: see :mod:`wgan_fast.first_order` for the measured error.
         chunk_size: take the batch in slices of so many samples, for less memory; the same result.
             The critic is called once per slice and must keep its samples apart.
 

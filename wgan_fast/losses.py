@@ -26,7 +26,7 @@ class CriticLoss(nn.Module):
         objective: ``"wasserstein"``, ``"hinge"``, ``"nonsaturating"``, ``"relativistic"``, or a
             function of the real and the fake scores; a pickle needs one that can be imported.
         drift: factor of E f(real)².
-        backend: ``"auto"``, ``"explicit"`` or ``"autograd"``.
+        backend: ``"auto"``, ``"explicit"``, ``"autograd"`` or ``"first_order"``.
         chunk_size: take the batch in slices of so many samples.
 
     Shape:

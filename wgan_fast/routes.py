@@ -10,15 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgan_fast import autograd_route
+from wgan_fast import autograd_route, first_order
 from wgan_fast.arguments import independent_score_error
 from wgan_fast.double_backward import choice, explicit
-from wgan_fast.double_backward.errors import CrossSample, Independent, Unsupported
-from wgan_fast.double_backward.independence import State
+from wgan_fast.double_backward.errors import (
+    CrossSample,
+    Independent,
+    NoDoubleBackward,
+    Unsupported,
+)
+from wgan_fast.moment import Moment
 from wgan_fast.objectives import score_loss
 from wgan_fast.penalties import LossSettings
 
-BACKENDS = ("auto", "explicit", "autograd")
+BACKENDS = ("auto", "explicit", "autograd", "first_order")
 Critic = Callable[[Tensor], Tensor]
 
 
@@ -33,7 +38,7 @@ def takes_explicit(critic: Any, backend: str, obstacle: str | None) -> bool:
             "critic: a penalty inside of a torch.func transform cannot be differentiated; "
             "take loss.backward() or torch.autograd.grad"
         )
-    if backend == "autograd":
+    if backend in ("autograd", "first_order"):
         return False
     if backend == "auto" and (not torch.is_grad_enabled() or choice.unsupported.get(critic)):
         return False
@@ -52,23 +57,12 @@ def cannot_be_cut(reason: CrossSample) -> ValueError:
 
 
 def once_more(critic: Any, device: torch.device, compute: Callable[[], Tensor]) -> Any:
-    """``compute``, to be run later with the random numbers that it would draw now.
-
-    It leaves no trace: neither in the random numbers nor in the critic's buffers.
-    """
-    random = torch.cuda if device.type == "cuda" else torch.random
-    state = random.get_rng_state()
+    """``compute``, to be run later as it would run now, without a trace."""
+    moment = Moment(critic, device)
 
     def again() -> Tensor:
-        now = random.get_rng_state()
-        random.set_rng_state(state)
-        modules = State(critic)
-        modules.lend_copies()
-        try:
+        with moment.again():
             return compute()
-        finally:
-            modules.put_back()
-            random.set_rng_state(now)
 
     return again
 
@@ -84,6 +78,10 @@ def penalty(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(mean penalty, norms, penalties) at the points ``x``."""
     critic = choice.unwrapped(critic)
+    if backend == "first_order":
+        if obstacle is not None:
+            raise Unsupported(f'backend="first_order": {obstacle}')
+        return first_order.penalty(critic, x, target, one_sided)
 
     def by_autograd() -> tuple[Tensor, Tensor, Tensor]:
         norms, penalties = autograd_route.norms_and_penalties(critic, x, target, one_sided)
@@ -101,7 +99,7 @@ def penalty(
             if backend == "explicit":
                 raise independent_score_error() from error
         except Unsupported as error:
-            if backend == "explicit":
+            if backend == "explicit" or isinstance(error, NoDoubleBackward):
                 raise
             choice.unsupported.set(critic, str(error))
     return by_autograd()
@@ -120,8 +118,8 @@ def critic_loss(
     critic = choice.unwrapped(critic)
 
     def unmerged(backend: str) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
-        if settings.at == "mix":
-            return in_three_calls(critic, real, fake, interpolates, settings, backend)
+        if settings.at == "mix" or backend == "first_order":
+            return in_calls_apart(critic, real, fake, interpolates, settings, backend)
         if backend == "explicit":
             raise Unsupported(
                 f'backend="explicit": at={settings.at!r} takes loss and penalty in one batch, but '
@@ -146,13 +144,13 @@ def critic_loss(
             if backend == "explicit":
                 raise independent_score_error() from error
         except Unsupported as error:
-            if backend == "explicit":
+            if backend == "explicit" or isinstance(error, NoDoubleBackward):
                 raise
             choice.unsupported.set(critic, str(error))
     return unmerged(backend)
 
 
-def in_three_calls(
+def in_calls_apart(
     critic: Critic,
     real: Tensor,
     fake: Tensor,
@@ -160,15 +158,20 @@ def in_three_calls(
     settings: LossSettings,
     backend: str,
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """The critic on fake, real and the interpolates, in this order."""
+    """The critic on fake, on real and on the points of the penalty, in this order."""
     fake_scores = autograd_route.scores(critic, fake)
     real_scores = autograd_route.scores(critic, real)
-    value, norms, penalties = penalty(
-        critic, interpolates, settings.target, settings.one_sided, backend, None
-    )
     loss = score_loss(settings.objective, settings.drift, real_scores, fake_scores)
-    loss = loss + settings.weight * value
-    return loss, (real_scores.mean(), fake_scores.mean(), norms, penalties)
+    places = {"mix": [interpolates], "real": [real], "fake": [fake], "both": [fake, real]}
+    norms: list[Tensor] = []
+    penalties: list[Tensor] = []
+    for points in places[settings.at]:
+        value, *found = penalty(critic, points, settings.target, settings.one_sided, backend, None)
+        loss = loss + settings.weight * value
+        norms.append(found[0])
+        penalties.append(found[1])
+    means = real_scores.mean(), fake_scores.mean()
+    return loss, (*means, torch.cat(norms), torch.cat(penalties))
 
 
 def in_two_calls(

@@ -18,7 +18,7 @@ from wgan_fast.training.errors import ConfigError
 Objective = Literal["dcgan", "wgan", "wgan-gp"]
 Data = Literal["digits", "gaussians-8", "gaussians-25", "swiss-roll"]
 Normalisation = Literal["none", "layer", "instance", "batch"]
-Backend = Literal["auto", "explicit", "autograd"]
+Backend = Literal["auto", "explicit", "autograd", "first_order"]
 
 T = TypeVar("T")
 

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from wgan_fast.double_backward.errors import Unsupported
+from wgan_fast.double_backward.errors import NoDoubleBackward
 from wgan_fast.double_backward.rules.base import Rule, Tensors, elementwise_rows, is_rows
+
+# What PyTorch says of a derivative that has none itself.
+_ONCE_ONLY = ("not implemented", "differentiat", "no autograd formula was registered")
 
 
 class LocalAutograd(Rule):
@@ -78,8 +81,8 @@ class LocalAutograd(Rule):
             with torch.enable_grad():
                 return work()
         except RuntimeError as error:
-            if "not implemented" in str(error) or "differentiat" in str(error):
-                raise Unsupported(
+            if any(words in str(error) for words in _ONCE_ONLY):
+                raise NoDoubleBackward(
                     f"{node.op} has no double backward ({str(error).splitlines()[0]}); "
                     'backend="first_order" needs none'
                 ) from error
