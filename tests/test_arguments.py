@@ -45,7 +45,7 @@ BAD = {
     "target": (ValueError, r"target: .*nan", {"target": float("nan")}),
     "sided": (ValueError, r"sided: expected one of 'two', 'one', got 'both'", {"sided": "both"}),
     "reduction": (ValueError, r"reduction: expected one of", {"reduction": "max"}),
-    "backend": (ValueError, r"backend: expected one of 'auto', 'explicit', 'autograd', got 'magic'", {"backend": "magic"}),
+    "backend": (ValueError, r"backend: expected one of 'auto', 'explicit', 'autograd', 'first_order', got 'magic'", {"backend": "magic"}),
     "ignores input": (
         ValueError,
         r"critic: expected a score that depends on the critic's input",
