@@ -77,6 +77,15 @@ def test_a_plain_critic_is_rearranged_and_its_gradients_are_not():
     assert all(p.grad.stride() == p.stride() for p in critic.parameters())
 
 
+@pytest.mark.parametrize(
+    "norm", [nn.LayerNorm((4, 6, 6)), nn.GroupNorm(2, 4), nn.InstanceNorm2d(4)], ids=str
+)
+def test_normalisations_by_sample_stay_as_they_are(norm):
+    critic = convolutions(norm.double(), nn.Conv2d(4, 1, 6).double(), nn.Flatten(0))
+    assert not rearranged(critic)
+    assert max(errors(critic)) < 1e-10
+
+
 def test_a_view_that_needs_contiguous_memory():
     critic = Apply(
         lambda parts, x: parts[1](parts[0](x).view(-1, 4 * 6 * 6)),

@@ -16,6 +16,9 @@ aten = torch.ops.aten
 # What oneDNN computes with.
 DTYPES = {torch.float32, torch.bfloat16}
 
+# Whose numbers must be one run of memory for each sample. The copies cost more than is gained.
+_BY_SAMPLE = {aten.native_layer_norm.default, aten.native_group_norm.default}
+
 
 class StridesError(RuntimeError):
     """The critic does something that depends on strides."""
@@ -54,6 +57,8 @@ class ChannelsLast:
         elif self.used:
             if op is aten.view.default:
                 return (self._viewable(args[0], args[1]), *args[1:])
+            if op in _BY_SAMPLE and not args[0].is_contiguous():
+                raise StridesError(f"{op} would rearrange the batch back and forth")
             if op is aten.as_strided.default or op.namespace != "aten":
                 raise StridesError(f"{op} may depend on strides")
         return args
@@ -80,7 +85,8 @@ class ChannelsLast:
         # Kept with its original, whose number would come again once it is gone.
         found = self._weights.get(id(weight))
         if found is None:
-            other = weight.contiguous(memory_format=torch.channels_last)
+            # Not contiguous(), which leaves a single channel's strides as they are, to be misread.
+            other = weight.clone(memory_format=torch.channels_last)
             found = self._weights[id(weight)] = weight, other
         return found[1]
 

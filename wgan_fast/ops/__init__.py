@@ -6,12 +6,14 @@ operator                    CPU             GPU             anywhere else, or no
 ``interpolate``             C++             Triton          plain PyTorch
 ``gradient_norm_penalty``   C++             Triton          plain PyTorch
 ``clip_weights_``           C++             CUDA C++        plain PyTorch
+``normalisation_*``         C++             plain PyTorch   plain PyTorch
 ==========================  ==============  ==============  ============================
 
 The dispatcher chooses: an operator is called by its name, and PyTorch picks the implementation that
 is registered for the tensors' device. :func:`status` says which that is.
 """
 
+from wgan_fast.ops import normalisation
 from wgan_fast.ops.clip_weights import clip_weights_
 from wgan_fast.ops.gradient_norm_penalty import gradient_norm_penalty
 from wgan_fast.ops.interpolate import interpolate
@@ -22,5 +24,6 @@ __all__ = [
     "clip_weights_",
     "gradient_norm_penalty",
     "interpolate",
+    "normalisation",
     "status",
 ]

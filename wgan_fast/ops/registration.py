@@ -15,6 +15,15 @@ from typing import Any
 
 import torch
 
+_OPERATORS = (
+    "interpolate",
+    "gradient_norm_penalty",
+    "clip_weights_",
+    "normalisation_vjp",
+    "normalisation_jvp",
+    "normalisation_second",
+    "normalisation_parameters",
+)
 LIBRARY = torch.library.Library("wgan_fast", "DEF")
 
 
@@ -74,7 +83,7 @@ def status() -> dict[str, dict[str, str]]:
         ``{"usable": "yes" or "no", "why": ...}``.
     """
     table: dict[str, dict[str, str]] = {}
-    for name in ("interpolate", "gradient_norm_penalty", "clip_weights_"):
+    for name in _OPERATORS:
         has = torch._C._dispatch_has_kernel_for_dispatch_key
         on_cuda = has(f"wgan_fast::{name}", "CUDA")
         compiled = _TRITON if name in _with_triton else _CUDA

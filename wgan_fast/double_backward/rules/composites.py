@@ -77,9 +77,9 @@ def _instance_norm(
     # One group per channel; PyTorch's definition lays the batch into the channels instead.
     samples, channels = x.shape[:2]
     spatial = math.prod(x.shape[2:])
-    return aten.native_group_norm(
-        x.contiguous(), weight, bias, samples, channels, spatial, channels, eps
-    )[0]
+    in_some_order = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    x = x if in_some_order else x.contiguous()
+    return aten.native_group_norm(x, weight, bias, samples, channels, spatial, channels, eps)[0]
 
 
 def _pad_circular(x: Tensor, padding: list[int]) -> Tensor:

@@ -1,159 +1,152 @@
-"""Normalisations, by one set of formulas: layer, group, instance, batch and RMS norm; and softmax.
+"""Layer, group, instance, batch and RMS norm, by the fused operators; and softmax.
 
-Over the groups that share statistics, with m(·) the mean over a group, r the inverse deviation,
-x̂ = r (x − m(x)) and P(u) = u − m(u) − x̂ m(x̂ u):
-
-    y = γ x̂ + β,   t_y = γ r P(t),   x̄ = r P(γ Δ),
-
-and with d = γ Δ the second-order terms of ⟨d, r P(t)⟩ are
-
-    x̄ = −r² [ m(x̂ t) P(d) + m(x̂ d) P(t) + x̂ (m(d t) − m(d) m(t) − m(x̂ d) m(x̂ t)) ],
-    γ̄ = Σ Δ r P(t).
-
-RMS norm is the same with m(x), m(u), m(d) and m(t) left out.
+:mod:`wgan_fast.ops.normalisation` has the formulas. A rule says how x is laid out in rows, each of
+them a group of numbers that share statistics.
 """
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from wgan_fast import ops
 from wgan_fast.double_backward.rules.base import Rule, Tensors
 
 aten = torch.ops.aten
+fused = torch.ops.wgan_fast
+
+
+class Rows(NamedTuple):
+    """How the operators see x: see :mod:`wgan_fast.ops.normalisation`."""
+
+    columns: int
+    groups: int
+    repeat: int
 
 
 class Normalisation(Rule):
-    """The formulas; subclasses say what a group is."""
+    """A group lies within a sample: its numbers are one run of memory."""
 
     name = "normalisation"
     curved = True
-    centred = True
+    fresh = True
 
-    def passes(self, position: int) -> bool:
-        return position == 0
-
-    def geometry(self, args: tuple[Any, ...]) -> tuple[Any, list[int], Any, Any]:
-        """(shape to see x in, without the batch's size; axes of a group in it; γ's shape; γ)."""
+    def seen(self, args: tuple[Any, ...]) -> tuple[Rows, Tensor | None, Tensor | None]:
+        """(rows, γ, β) of a call."""
         raise NotImplementedError
 
-    def statistics(self, args: tuple[Any, ...], result: Any) -> tuple[Tensor | None, Tensor]:
-        """The forward's m(x) and r, in any shape; with the groups in order."""
+    def statistics(self, result: Any) -> tuple[Tensor | None, Tensor]:
+        """The forward's m(x), if it takes one, and r, one for each row."""
         return result[1], result[2]
 
     def record(self, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        shape, axes, gamma_shape, gamma = self.geometry(args)
-        seen = args[0].reshape(args[0].shape[0], *shape)
-        kept_axes = [1 if axis in axes else size for axis, size in enumerate(seen.shape)]
-        mean, inverse = self.statistics(args, result)
-        inverse = inverse.reshape(kept_axes)
-        normal = (seen if mean is None else seen - mean.reshape(kept_axes)) * inverse
-        node.rows = [normal.to(args[0].dtype), inverse if 0 not in axes else None]
-        shapes = (shape, args[0].shape[1:], args[0].dtype)
-        node.kept = (shapes, axes, gamma_shape, gamma, None if 0 not in axes else inverse)
+        x, (rows, gamma, beta) = args[0], self.seen(args)
+        computed_in = ops.accumulation_dtype(x.dtype)
+        first = 1 if self.crosses_samples(args) else x.shape[0]  # to be cut with the samples
+        node.rows = [
+            x,
+            *(
+                None if numbers is None else numbers.reshape(first, -1).to(computed_in)
+                for numbers in self.statistics(result)
+            ),
+        ]
+        node.kept = rows, gamma, beta
 
-    def _seen(self, node: Any, u: Tensor) -> Tensor:
-        return u.reshape(u.shape[0], *node.kept[0][0])
+    def lay_out(self, node: Any, u: Tensor) -> Tensor:
+        """A tensor of x's shape, in rows."""
+        u = u.reshape(-1, node.kept[0].columns)
+        return u.to(ops.accumulation_dtype(u.dtype))
 
-    def _back(self, node: Any, u: Tensor) -> Tensor:
-        _, shape, dtype = node.kept[0]
-        return u.reshape(u.shape[0], *shape).to(dtype)
+    def put_back(self, node: Any, rows: Tensor, like: Tensor) -> Tensor:
+        """Rows, in the shape and the type of x."""
+        return rows.view(like.shape).to(like.dtype)
 
-    def _project(self, node: Any, u: Tensor, along: Tensor) -> Tensor:
-        """P(u), given m(x̂ u)."""
-        result = u - node.rows[0] * along
-        return result - u.mean(node.kept[1], keepdim=True) if self.centred else result
+    def _given(self, node: Any) -> tuple[Tensor, Tensor | None, Tensor]:
+        x, mean, inverse = node.rows
+        mean = None if mean is None else mean.reshape(-1)
+        return self.lay_out(node, x), mean, inverse.reshape(-1)
 
-    def _inverse(self, node: Any) -> Tensor:
-        return node.kept[4] if node.rows[1] is None else node.rows[1]
+    @staticmethod
+    def _gamma(node: Any) -> tuple[Tensor | None, int, int]:
+        rows, gamma, _ = node.kept
+        if gamma is not None:
+            gamma = gamma.to(ops.accumulation_dtype(gamma.dtype)).reshape(-1)
+        return gamma, rows.groups, rows.repeat
 
-    def _scaled(self, node: Any, u: Tensor) -> Tensor:
-        """γ u, in the shape that groups are seen in."""
-        _, _, gamma_shape, gamma, _ = node.kept
-        if gamma is None:
-            return self._seen(node, u)
-        return self._seen(
-            node, u.reshape(u.shape[0], *gamma_shape[1]) * gamma.reshape(gamma_shape[0])
-        )
-
-    def _to_parameter(self, node: Any, product: Tensor) -> Tensor:
-        """Sum a product of x's shape over all that shares one element of γ."""
-        _, _, gamma_shape, gamma, _ = node.kept
-        product = product.reshape(product.shape[0], *gamma_shape[1])
-        return product.sum_to_size(gamma_shape[0]).reshape(gamma.shape if gamma is not None else -1)
+    @staticmethod
+    def _place(node: Any, result: Tensors, wanted: list[bool], *bars: Tensor | None) -> Tensors:
+        """Cotangents of γ and β in the places that these have among the op's tensors."""
+        present = [p for p in zip(node.kept[1:], bars, strict=True) if p[0] is not None]
+        for position, (parameter, bar) in enumerate(present, start=1):
+            if wanted[position] and bar is not None:
+                result[position] = bar.view(parameter.shape).to(parameter.dtype)
+        return result
 
     def vjp(self, node: Any, delta: Any, wanted: list[bool]) -> Tensors:
         delta = delta[0] if isinstance(delta, list) else delta
-        axes, normal = node.kept[1], node.rows[0]
+        x, given, laid_out = node.rows[0], self._given(node), self.lay_out(node, delta)
         result: Tensors = [None] * len(wanted)
         if wanted[0]:
-            d = self._scaled(node, delta)
-            along = (d * normal).mean(axes, keepdim=True)
-            result[0] = self._back(node, self._inverse(node) * self._project(node, d, along))
-        for position, factor in ((1, normal), (2, None)):
-            if position < len(wanted) and wanted[position]:
-                product = delta if factor is None else delta * factor.reshape(delta.shape)
-                result[position] = self._to_parameter(node, product)
+            bar = fused.normalisation_vjp(laid_out, *given, *self._gamma(node))
+            result[0] = self.put_back(node, bar, x)
+        if any(wanted[1:]):
+            groups, repeat = node.kept[0][1:]
+            bars = fused.normalisation_parameters(laid_out, *given, groups, repeat)
+            self._place(node, result, wanted, *bars)
         return result
 
     def jvp(self, node: Any, tangents: Tensors) -> Any:
-        tangent, axes, normal = tangents[0], node.kept[1], node.rows[0]
-        total = None
-        if tangent is not None:
-            seen = self._seen(node, tangent)
-            along = (seen * normal).mean(axes, keepdim=True)
-            inner = self._inverse(node) * self._project(node, seen, along)
-            total = self._back(node, self._scaled(node, self._back(node, inner)))
-        return [total]
+        laid_out = self.lay_out(node, tangents[0])
+        pushed = fused.normalisation_jvp(laid_out, *self._given(node), *self._gamma(node))
+        return [self.put_back(node, pushed, node.rows[0])]
 
     def second(
         self, node: Any, delta: Any, tangents: Tensors, wanted: list[bool]
     ) -> Tensors | None:
-        tangent = tangents[0]
-        if tangent is None:
+        if tangents[0] is None:
             return None
         delta = delta[0] if isinstance(delta, list) else delta
-        axes, normal = node.kept[1], node.rows[0]
-        inverse = self._inverse(node)
-        d, t = self._scaled(node, delta), self._seen(node, tangent)
-        d_along = (d * normal).mean(axes, keepdim=True)
-        t_along = (t * normal).mean(axes, keepdim=True)
-        projected = self._project(node, t, t_along)
+        bar, gamma_bar = fused.normalisation_second(
+            self.lay_out(node, delta),
+            self.lay_out(node, tangents[0]),
+            *self._given(node),
+            *self._gamma(node),
+        )
         result: Tensors = [None] * len(wanted)
         if wanted[0]:
-            product = (d * t).mean(axes, keepdim=True) - d_along * t_along
-            if self.centred:
-                product = product - d.mean(axes, keepdim=True) * t.mean(axes, keepdim=True)
-            bar = t_along * self._project(node, d, d_along) + d_along * projected + normal * product
-            result[0] = self._back(node, -inverse * inverse * bar)
-        if len(wanted) > 1 and wanted[1]:
-            result[1] = self._to_parameter(node, delta * self._back(node, inverse * projected))
-        return result
+            result[0] = self.put_back(node, bar, node.rows[0])
+        return self._place(node, result, wanted, gamma_bar, None)
 
 
 class LayerNorm(Normalisation):
     """native_layer_norm(x, normalized_shape, weight, bias, eps)."""
 
-    def geometry(self, args: tuple[Any, ...]) -> tuple[Any, list[int], Any, Any]:
-        x, normalized = args[0], args[1]
-        lead = x.shape[1 : x.dim() - len(normalized)]
-        size = torch.Size(normalized).numel()
-        shape = (*lead, size)
-        gamma = args[2]
-        gamma_shape = ((*[1] * (len(shape)), size), shape)
-        return shape, [len(shape)], gamma_shape, gamma
+    def seen(self, args: tuple[Any, ...]) -> tuple[Rows, Tensor | None, Tensor | None]:
+        return Rows(math.prod(args[1]), 1, 1), args[2], args[3]
 
     def keeps_rows(self, samples: int, args: tuple[Any, ...], result: Any) -> bool:
         return len(args[1]) < args[0].dim()
 
 
+class RMSNorm(Normalisation):
+    """_fused_rms_norm(x, normalized_shape, weight, eps)."""
+
+    keeps_rows = LayerNorm.keeps_rows
+
+    def seen(self, args: tuple[Any, ...]) -> tuple[Rows, Tensor | None, Tensor | None]:
+        return Rows(math.prod(args[1]), 1, 1), args[2], None
+
+    def statistics(self, result: Any) -> tuple[Tensor | None, Tensor]:
+        return None, result[1]
+
+
 class GroupNorm(Normalisation):
     """native_group_norm(x, weight, bias, N, C, HxW, groups, eps)."""
 
-    def geometry(self, args: tuple[Any, ...]) -> tuple[Any, list[int], Any, Any]:
+    def seen(self, args: tuple[Any, ...]) -> tuple[Rows, Tensor | None, Tensor | None]:
         channels, spatial, groups = args[4], args[5], args[6]
-        shape = (groups, channels // groups * spatial)
-        return shape, [2], ((1, channels, 1), (channels, spatial)), args[1]
+        return Rows(channels // groups * spatial, groups, spatial), args[1], args[2]
 
     def keeps_rows(self, samples: int, args: tuple[Any, ...], result: Any) -> bool:
         return True
@@ -162,29 +155,23 @@ class GroupNorm(Normalisation):
 class BatchNorm(Normalisation):
     """native_batch_norm in training: a group is a channel over the whole batch."""
 
-    def geometry(self, args: tuple[Any, ...]) -> tuple[Any, list[int], Any, Any]:
+    def seen(self, args: tuple[Any, ...]) -> tuple[Rows, Tensor | None, Tensor | None]:
         x = args[0]
-        spatial = torch.Size(x.shape[2:]).numel()
-        shape = (x.shape[1], spatial)
-        return shape, [0, 2], ((1, x.shape[1], 1), shape), args[1]
+        columns = x.numel() // x.shape[1]
+        return Rows(columns, x.shape[1], columns), args[1], args[2]
+
+    def lay_out(self, node: Any, u: Tensor) -> Tensor:
+        return super().lay_out(node, u.transpose(0, 1).contiguous())
+
+    def put_back(self, node: Any, rows: Tensor, like: Tensor) -> Tensor:
+        turned = rows.view(like.shape[1], like.shape[0], *like.shape[2:])
+        return turned.transpose(0, 1).to(like.dtype)
 
     def crosses_samples(self, args: tuple[Any, ...]) -> bool:
         return True
 
     def state(self, args: tuple[Any, ...]) -> list[Tensor]:
         return [buffer for buffer in args[3:5] if buffer is not None]
-
-
-class RMSNorm(Normalisation):
-    """_fused_rms_norm(x, normalized_shape, weight, eps)."""
-
-    centred = False
-
-    def statistics(self, args: tuple[Any, ...], result: Any) -> tuple[Tensor | None, Tensor]:
-        return None, result[1]
-
-    geometry = LayerNorm.geometry
-    keeps_rows = LayerNorm.keeps_rows
 
 
 class Softmax(Rule):
