@@ -261,8 +261,9 @@ def critic_loss(
         critic: callable from ``(B, ...)`` to floating point scores whose first size is ``B``; for a
             patch critic the expectations average over the patches, the penalty's gradient is that
             of their sum, as in textbook code. Called once, on all samples as one batch, where
-            samples are proven not to see each other and the critic keeps no state; else on
-            ``fake``, ``real`` and x̂, in this order (on x̂ only for ``at="mix"``). A spectral
+            samples are proven not to see each other and the critic keeps no state (on a CPU, in
+            slices where its activations outgrow the cache); else on ``fake``, ``real`` and x̂, in
+            this order (on x̂ only for ``at="mix"``). A spectral
             norm's power iteration runs once per call. Dropout in one batch draws other masks than
             in three.
         real: ``(B, ...)`` of rank ≥ 2; float64, float32, bfloat16 or float16.

@@ -10,6 +10,7 @@ from torch import nn
 import wgan_fast
 from tests.double_backward.critics import Apply
 from tests.double_backward.oracle import loss_error, penalty_error
+from wgan_fast.double_backward import merged
 
 WIDTH = 6
 
@@ -197,3 +198,31 @@ def test_transforms_are_refused():
 
     with pytest.raises(RuntimeError, match=r"torch\.func"):
         torch.func.grad(penalty)({name: p.detach() for name, p in net.named_parameters()})
+
+
+def test_a_batch_beyond_the_cache_is_taken_in_slices(monkeypatch):
+    calls = []
+    critic = nn.Sequential(nn.Linear(WIDTH, 64), nn.ReLU(), nn.Linear(64, 1))
+    critic.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
+    real, fake = torch.randn(2, 10, WIDTH)
+    alpha = torch.rand(10)
+    monkeypatch.setattr(merged, "_FITS_THE_CACHE", 30 * 64 * 4 // 2)  # half of 3 x 10 samples
+
+    def step(**options):
+        calls.clear()
+        loss = wgan_fast.critic_loss(critic, real, fake, alpha=alpha, **options)
+        return torch.autograd.grad(loss, list(critic.parameters()))
+
+    expected = step(backend="autograd")
+    found = []
+    for _ in range(3):
+        found.append(step())
+        found.append(calls.copy())
+    assert found[1::2] == [[30, 10, 10], [15, 5, 5, 15], [15, 15]]  # the proofs, once
+    for got in found[::2]:
+        for one, other in zip(got, expected, strict=True):
+            torch.testing.assert_close(one, other)
+    step(chunk_size=10)
+    assert calls == [30]
+    step(objective=lambda real, fake: (fake - real).mean())  # who knows whether it is a mean
+    assert calls == [30]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wgan_fast import ops
 from wgan_fast.arguments import check_scores
-from wgan_fast.double_backward import choice, merged
+from wgan_fast.double_backward import merged
 from wgan_fast.double_backward.chunks import Computed, over
 from wgan_fast.double_backward.errors import Independent
 from wgan_fast.double_backward.passes import (
@@ -145,14 +145,10 @@ def critic_loss(
 
     def on(part: slice, share: float) -> Computed:
         points = interpolates[part] if settings.at == "mix" else interpolates
-        about = settings.at, real[part].shape, real.dtype
-        proven = bool(choice.proven.get(critic, *about))
-        samples = real[part], fake[part], points
-        done = merged.critic_loss(critic, *samples, settings, share, proven)
-        if not proven:
-            choice.proven.set(critic, True, *about)
-        return done
+        return merged.critic_loss(critic, real[part], fake[part], points, settings, share)
 
+    if chunk_size is None:
+        chunk_size = merged.slice_size(critic, real, settings)
     with torch.no_grad():
         done = over(real.shape[0], chunk_size, on)
     return attach(done, again), (*done.means, *done.rows)  # type: ignore[return-value]

@@ -9,6 +9,7 @@ pass: the loss's part of a weight's gradient waits for the tangents, and one cal
 This is right only where samples do not see each other, which the recording proves or refuses.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 from weakref import ref
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from wgan_fast import ops
 from wgan_fast.arguments import check_scores
+from wgan_fast.double_backward import choice
 from wgan_fast.double_backward.chunks import Computed
 from wgan_fast.double_backward.errors import CrossSample, Independent
 from wgan_fast.double_backward.independence import State, check_part
@@ -34,13 +36,15 @@ from wgan_fast.double_backward.passes import (
 from wgan_fast.double_backward.recording import Node, Recording, record
 from wgan_fast.double_backward.rules import rule_of
 from wgan_fast.double_backward.rules.base import Tensors
-from wgan_fast.objectives import score_cotangents
+from wgan_fast.objectives import NAMED, score_cotangents
 from wgan_fast.penalties import LossSettings
 
 Critic = Callable[[Tensor], Tensor]
 
 # From this size on, rows are copied out of a batch rather than kept as a view that holds all of it.
 _WORTH_A_COPY = 1 << 16
+# A quarter of a large CPU's last cache, in bytes: what a pass reads, writes and keeps then fits.
+_FITS_THE_CACHE = 8 << 20
 
 
 class Rows:
@@ -142,23 +146,22 @@ def critic_loss(
     interpolates: Tensor,
     settings: LossSettings,
     share: float = 1.0,
-    proven: bool = False,
 ) -> Computed:
     """The loss; its means are (real score, fake score), its rows (norms, penalties).
 
-    Its gradients are multiplied by ``share``, a chunk's part of the batch. Unless it is ``proven``
-    that the critic takes a batch like this as it takes the parts, a part is called to compare.
+    Its gradients are multiplied by ``share``, a chunk's part of the batch. Unless it is known that
+    the critic takes a batch like this as it takes the parts, these are called to compare.
 
     Raises:
         CrossSample: the critic's samples may see each other.
         Unsupported: the critic cannot be recorded.
     """
     layout = Layout.of(settings.at, real, fake, interpolates)
-    recording, scores = _scored(critic, layout, proven)
+    recording, scores = _scored(critic, layout, settings)
     if layout.shared and not settings.uniform and scores.numel() != scores.shape[0]:
         # A patch critic's scores enter the loss each with its own weight, the penalty with one.
         layout = Layout.apart(settings.at, real, fake)
-        recording, scores = _scored(critic, layout, proven)
+        recording, scores = _scored(critic, layout, settings)
     wide = scores.to(ops.accumulation_dtype(scores.dtype))
     real_scores, fake_scores = layout.real.of(wide), layout.fake.of(wide)
     real_score, fake_score = real_scores.mean(), fake_scores.mean()
@@ -201,8 +204,26 @@ def critic_loss(
     return Computed(loss, leaves, gradients, (real_score, fake_score), (norms, penalties))
 
 
-def _scored(critic: Critic, layout: Layout, proven: bool) -> tuple[Recording, Tensor]:
+def slice_size(critic: Critic, real: Tensor, settings: LossSettings) -> int | None:
+    """How many samples to take at once, where nobody said; None for all of them.
+
+    On a CPU, a batch whose largest kept activation is beyond the cache is slower as a whole: it is
+    read from memory in every pass, and the memory comes from the system anew in every step.
+    """
+    parts = 3 if settings.at == "mix" else 2
+    largest = choice.proven.get(critic, settings.at, parts, real.shape, real.dtype)
+    means_over_samples = settings.objective in NAMED.values()
+    if not largest or real.device.type != "cpu" or not means_over_samples:
+        return None
+    slices = math.ceil(largest / _FITS_THE_CACHE)
+    return None if slices == 1 else math.ceil(real.shape[0] / slices)
+
+
+def _scored(critic: Critic, layout: Layout, settings: LossSettings) -> tuple[Recording, Tensor]:
     """The critic, recorded on the layout's batch, and its scores."""
+    first = layout.parts[0]
+    about = settings.at, len(layout.parts), first.shape, first.dtype
+    proven = choice.proven.get(critic, *about) is not None
     batch = torch.cat(layout.parts)
     state = None if proven else State(critic)
     try:
@@ -224,6 +245,10 @@ def _scored(critic: Critic, layout: Layout, proven: bool) -> tuple[Recording, Te
         for part, found in zip(layout.parts, scores.chunk(len(layout.parts)), strict=True):
             if part is not layout.parts[0]:
                 check_part(critic, part, found)
+    if not proven:
+        kept = [rows for node in recording.nodes for rows in node.rows if rows is not None]
+        largest = max((rows.numel() * rows.element_size() for rows in kept), default=0)
+        choice.proven.set(critic, largest, *about)
     return recording, scores
 
 
