@@ -1,4 +1,4 @@
-"""``python -m bench``: measure every case, print one table, write every sample as JSON."""
+"""``python -m bench``: measure every case, print the tables, write every sample as JSON."""
 
 import argparse
 import sys
@@ -68,7 +68,7 @@ def main(given: list[str] | None = None) -> int:
     print(table(results))
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%SZ")
     results.write(arguments.json or _RESULTS / f"{now}-{device.type}.json")
-    for line in results.not_met:
+    for line in (*results.peers_not_measured, *results.not_met):
         print(line, file=sys.stderr)
     refused = any(case.refused for case in measured)
     return int(refused or (arguments.strict and bool(results.not_met)))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from bench.harness.case import Case, Run
 from bench.harness.discover import all_cases
 
 
@@ -21,3 +22,13 @@ def every_side(test):
         for device in case.devices
     ]
     return pytest.mark.parametrize(("case", "side", "device"), parameters)(test)
+
+
+def started(case: Case, side: str, device: torch.device) -> Run:
+    """As :meth:`Case.start`; a peer that cannot run here skips the test with its reason."""
+    try:
+        return case.start(side, device)
+    except Exception as error:
+        if side not in case.peers:
+            raise
+        pytest.skip(f"{side}: {type(error).__name__}: {error}")

@@ -1,6 +1,8 @@
 """wgan_fast: fast gradient penalties and Wasserstein critics for PyTorch."""
 
 from wgan_fast import reference
+from wgan_fast.explaining import explain
+from wgan_fast.explanation import Explanation
 from wgan_fast.functional import (
     CriticStats,
     PenaltyStats,
@@ -18,9 +20,11 @@ __version__ = "0.1.0"
 __all__ = [
     "CriticLoss",
     "CriticStats",
+    "Explanation",
     "PenaltyStats",
     "clip_weights_",
     "critic_loss",
+    "explain",
     "generator_loss",
     "gradient_norms",
     "gradient_penalty",

@@ -116,6 +116,7 @@ def critic_loss(
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
     """(loss, (real score, fake score, norms, penalties))."""
     critic = choice.unwrapped(critic)
+    about = settings.at, real.shape
 
     def unmerged(backend: str) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
         if settings.at == "mix" or backend == "first_order":
@@ -123,23 +124,26 @@ def critic_loss(
         if backend == "explicit":
             raise Unsupported(
                 f'backend="explicit": at={settings.at!r} takes loss and penalty in one batch, but '
-                f"{choice.unmerged.get(critic) or 'the samples may see each other'}"
+                f"{choice.unmerged.get(critic, *about) or 'the samples may see each other'}"
             )
         return in_two_calls(critic, real, fake, settings)
 
-    merges = chunk_size is not None or not choice.unmerged.get(critic)
+    merges = chunk_size is not None or not choice.unmerged.get(critic, *about)
     if takes_explicit(critic, backend, None) and merges:
         again = explicit.refuse
         if backend == "auto":
             again = once_more(critic, real.device, lambda: unmerged("autograd")[0])
         try:
-            return explicit.critic_loss(
+            done = explicit.critic_loss(
                 critic, real, fake, interpolates, settings, chunk_size, again
             )
+            if better := explicit.better_apart(critic, real, settings.at):
+                choice.unmerged.set(critic, better, *about)  # from the next call on
+            return done
         except CrossSample as error:
             if chunk_size is not None:
                 raise cannot_be_cut(error) from error
-            choice.unmerged.set(critic, str(error))
+            choice.unmerged.set(critic, str(error), *about)
         except Independent as error:
             if backend == "explicit":
                 raise independent_score_error() from error

@@ -54,6 +54,13 @@ class Case:
             the other has left it, nor works on what the other has changed.
         sides: from a name to the work on a problem, the baseline first. Work can be repeated, and
             leaves no gradients behind.
+        prepare: what a side does to a problem of its own before anything is measured: another
+            memory format, a step compiled.
+        peers: sides that are there to be compared with and owe nothing. One that cannot run here
+            is reported with its reason, and the others are measured.
+        compiled: sides whose operators and memory a dispatch mode does not see; the allocator's
+            count is all there is.
+        forward: one forward pass over one batch of a problem, the F in which the table counts.
         bytes_moved: what any implementation must at least read and write, each byte once; the
             formula behind the table's GB/s.
         figures: what must be met.
@@ -68,6 +75,10 @@ class Case:
     sizes: str
     problem: Callable[[torch.device], Any]
     sides: Mapping[str, Callable[[Any], Any]]
+    prepare: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    peers: tuple[str, ...] = ()
+    compiled: tuple[str, ...] = ()
+    forward: Callable[[Any], Any] | None = None
     bytes_moved: int | None = None
     figures: tuple[Figure, ...] = ()
     requires: tuple[Callable[[torch.device], None], ...] = ()
@@ -78,4 +89,6 @@ class Case:
     def start(self, side: str, device: torch.device) -> Run:
         """The side's work on a problem of its own, which is made here."""
         work, problem = self.sides[side], self.problem(device)
+        if side in self.prepare:
+            problem = self.prepare[side](problem)
         return lambda: work(problem)

@@ -39,7 +39,7 @@ class Plan:
     """
 
     rounds: int = 15
-    seconds: float = 5.0
+    seconds: float = 3.0
     most_rounds: int = 200
     sample_seconds: float = 0.01
     warmup_seconds: float = 0.2

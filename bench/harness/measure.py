@@ -1,14 +1,85 @@
 """One case from its declaration to its numbers."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
 import torch
 
 from bench.harness import memory
 from bench.harness.agreement import check_agreement
 from bench.harness.allocator import allocator_peak_bytes
-from bench.harness.case import Case, CaseError
+from bench.harness.case import Case, CaseError, Run
+from bench.harness.flops import count_flops, gemm_seconds
 from bench.harness.guards import check_calls
 from bench.harness.interleave import Plan, interleave, timer_for
 from bench.harness.results import CaseResult, SideResult
+
+_REASON_LENGTH = 200
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What does not depend on time."""
+
+    peak_bytes: int | None
+    operators: int | None
+    allocator_peak_bytes: int | None
+    flops: int | None
+
+
+def _count(case: Case, name: str, device: torch.device) -> _Counted:
+    # Each time a fresh problem: buffers that a side makes in its first call and keeps must count,
+    # while what libraries set up once per process, which by now they have, must not.
+    peak = memory.peak_bytes(case.start(name, device), device)
+    allocator = None
+    if device.type == "cpu":
+        allocator = allocator_peak_bytes(case.start(name, device))
+    # A step as a loop takes it, which is not the first.
+    run = case.start(name, device)
+    run()
+    dispatched = memory.count(run).operators
+    check_calls(name, case.must_call.get(name, ()), dispatched)
+    seen = name not in case.compiled
+    return _Counted(
+        peak if seen or device.type == "cuda" else None,
+        sum(dispatched.values()) if seen else None,
+        allocator,
+        count_flops(run) if case.forward else None,
+    )
+
+
+def _reason(error: Exception) -> str:
+    first_line = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {first_line}"[:_REASON_LENGTH]
+
+
+def _ready(
+    case: Case, device: torch.device
+) -> tuple[Mapping[str, Run], Mapping[str, _Counted], dict[str, str]]:
+    """The sides that can be timed, what was counted of them, and why each other peer cannot."""
+    sides = {name: case.start(name, device) for name in case.sides if name not in case.peers}
+    check_agreement(sides, case.tolerance, device)
+    counted = {name: _count(case, name, device) for name in sides}
+
+    baseline = next(iter(sides))
+
+    def add(peer: str) -> str | None:
+        try:
+            run = case.start(peer, device)
+            check_agreement({baseline: sides[baseline], peer: run}, case.tolerance, device)
+            counted[peer] = _count(case, peer, device)
+        except Exception as error:  # a compiler raises whatever it likes
+            return _reason(error)
+        sides[peer] = run
+        return None
+
+    refused = {peer: reason for peer in case.peers if (reason := add(peer)) is not None}
+    return sides, counted, refused
+
+
+def _forward_flops(forward: Callable, problem: object) -> int:
+    with torch.no_grad():
+        return count_flops(lambda: forward(problem))
 
 
 def measure(case: Case, device: torch.device, plan: Plan) -> CaseResult:
@@ -19,21 +90,12 @@ def measure(case: Case, device: torch.device, plan: Plan) -> CaseResult:
     """
     for require in case.requires:
         require(device)
-    sides = {name: case.start(name, device) for name in case.sides}
-    check_agreement(sides, case.tolerance, device)
+    sides, counted, refused_peers = _ready(case, device)
 
-    peaks, allocator_peaks, operators = {}, {}, {}
-    # Each time a fresh problem: buffers that a side makes in its first call and keeps must count,
-    # while what libraries set up once per process, which by now they have, must not.
-    for name in case.sides:
-        peaks[name] = memory.peak_bytes(case.start(name, device), device)
-        if device.type == "cpu":
-            allocator_peaks[name] = allocator_peak_bytes(case.start(name, device))
-        dispatched = memory.count(case.start(name, device)).operators
-        check_calls(name, case.must_call.get(name, ()), dispatched)
-        operators[name] = sum(dispatched.values())
-
-    timings = interleave(sides, plan, timer_for(device))
+    timer = timer_for(device)
+    gemm = gemm_seconds(device, timer) if case.forward else []
+    timings = interleave(sides, plan, timer)
+    gemm += gemm_seconds(device, timer) if case.forward else []
     return CaseResult(
         case.name,
         case.sizes,
@@ -43,15 +105,19 @@ def measure(case: Case, device: torch.device, plan: Plan) -> CaseResult:
                 name,
                 timings.seconds[name],
                 timings.repeats[name],
-                peaks[name],
-                operators[name],
-                allocator_peaks.get(name),
+                counted[name].peak_bytes,
+                counted[name].operators,
+                counted[name].allocator_peak_bytes,
+                counted[name].flops,
             )
             for name in sides
         ],
         list(case.figures),
         # A thread that waits for a GPU does not run, and nothing is wrong with that.
         running=timings.running if device.type == "cpu" else None,
+        refused_peers=refused_peers,
+        forward_flops=_forward_flops(case.forward, case.problem(device)) if case.forward else None,
+        gemm_flops_per_second=1 / min(gemm) if gemm else None,
     )
 
 

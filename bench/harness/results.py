@@ -26,7 +26,9 @@ class SideResult:
         seconds: per call, one number per round.
         repeats: calls in each sample.
         peak_bytes: the most memory that one call allocates, see :mod:`bench.harness.memory`.
-        operators: how many operators one call dispatches.
+            None where only the allocator sees it.
+        operators: how many operators one call dispatches; None where they are compiled.
+        flops: how many floating point operations one call takes; None where nobody asked.
         allocator_peak_bytes: the same peak with what operators use inside themselves; None on a
             GPU, where ``peak_bytes`` has that already.
     """
@@ -34,9 +36,10 @@ class SideResult:
     name: str
     seconds: list[float]
     repeats: int
-    peak_bytes: int
-    operators: int
+    peak_bytes: int | None
+    operators: int | None
     allocator_peak_bytes: int | None = None
+    flops: int | None = None
 
     @property
     def median_seconds(self) -> float:
@@ -51,6 +54,9 @@ class CaseResult:
     Attributes:
         refused: why there are no sides.
         running: the share of the time in which the measured thread ran; None on a GPU.
+        refused_peers: why each peer that is not among the sides is not.
+        forward_flops: floating point operations of one forward pass over one batch.
+        gemm_flops_per_second: those of a large matrix product, its fastest sample: a peak.
         name, sizes, bytes_moved, figures: the case's own.
     """
 
@@ -61,6 +67,9 @@ class CaseResult:
     figures: list[Figure] = field(default_factory=list)
     refused: str | None = None
     running: float | None = None
+    refused_peers: dict[str, str] = field(default_factory=dict)
+    forward_flops: int | None = None
+    gemm_flops_per_second: float | None = None
 
     def speed_up(self, side: SideResult) -> Quartiles:
         """How many times as fast as the baseline."""
@@ -68,8 +77,8 @@ class CaseResult:
 
     def memory_ratio(self, side: SideResult) -> float | None:
         """The side's peak over the baseline's; None where the baseline allocates nothing."""
-        baseline = self.sides[0].peak_bytes
-        return side.peak_bytes / baseline if baseline else None
+        baseline, peak = self.sides[0].peak_bytes, side.peak_bytes
+        return peak / baseline if baseline and peak is not None else None
 
     def allocator_ratio(self, side: SideResult) -> float | None:
         """As :meth:`memory_ratio`, by the allocator's count where there is one."""
@@ -86,6 +95,18 @@ class CaseResult:
         speed = self.speed_up(side)
         wide = speed.q3 - speed.q1 > WIDE * speed.median
         return "starved" if self.starved else "noisy" if wide else ""
+
+    def forwards(self, side: SideResult) -> float | None:
+        """The side's floating point operations in forward passes over one batch."""
+        if side.flops is None or not self.forward_flops:
+            return None
+        return side.flops / self.forward_flops
+
+    def gemm_fraction(self, side: SideResult) -> float | None:
+        """The side's floating point operations per second over a large matrix product's."""
+        if side.flops is None or not self.gemm_flops_per_second:
+            return None
+        return side.flops / side.median_seconds / self.gemm_flops_per_second
 
     def gigabytes_per_second(self, side: SideResult) -> float | None:
         """The bytes that must be moved over the median time."""
@@ -123,6 +144,15 @@ class Results:
             for case in self.cases
             for figure in case.figures
             if (verdict := case.verdict(figure)) != "met"
+        ]
+
+    @property
+    def peers_not_measured(self) -> list[str]:
+        """The peers that could not run, and why."""
+        return [
+            f"not measured: {case.name}, {peer}: {reason}"
+            for case in self.cases
+            for peer, reason in case.refused_peers.items()
         ]
 
     def write(self, path: Path) -> None:

@@ -1,29 +1,34 @@
-"""One Markdown table of all cases, for people."""
+"""A Markdown table for each claim, for people: one row for every side of every case."""
+
+from itertools import groupby
 
 from bench.harness.results import CaseResult, Results, SideResult
 
-_COLUMNS = (
-    "case",
-    "sizes",
-    "side (against)",
-    "times as fast [q1, q3]",
-    "ms (against)",
-    "GB/s (against)",
-    "peak memory (against)",
-    "memory ratio (allocator's)",
-    "operators (against)",
-    "must",
-    "",
+_FIRST = ("case", "side", "times as fast [q1, q3]", "ms")
+_OPTIONAL = (
+    "GB/s",
+    "FLOPs/F",
+    "of GEMM's peak",
+    "operators",
+    "peak memory",
+    "of the baseline's (allocator's)",
 )
+_LAST = ("must", "")
+_COLUMNS = (*_FIRST, *_OPTIONAL, *_LAST)
+_NOTHING = "–"
 
 _LEGEND = """\
-Times as fast: baseline's time over the side's within one round, median and quartiles over all \
-rounds. GB/s: bytes that any implementation must move, over the median time; inputs that fit the \
-cache come from there. Peak memory: the most that one call allocates at one time, counted between \
-operators; the ratio in brackets is the allocator's, with what operators use inside themselves. \
-Operators: dispatched per call. Noisy: the quartiles lie further apart than a fifth of the median. \
-Starved: other processes took the cores, and these times count scheduling; measure again on an \
-idle machine."""
+The first side of each case is the baseline. Times as fast: its time over the side's within one \
+round, median and quartiles over all rounds. GB/s: bytes that any implementation must move, over \
+the median time; inputs that fit the cache come from there. FLOPs/F: floating point operations of \
+matrix products and convolutions, in units of one forward pass over one batch. Of GEMM's peak: \
+their number per second over that of a large float32 torch.mm, the fastest of some before and \
+after the case. Operators: dispatched per call, by a loop's later steps. Peak memory: the most \
+that one call allocates at one time, counted between operators; the ratio in brackets is the \
+allocator's, with what operators use inside themselves. Compiled sides dispatch few operators and \
+have the allocator's count alone. Noisy: the quartiles lie further apart than a fifth of the \
+median. Starved: other processes took the cores, and these times count scheduling; measure again \
+on an idle machine."""
 
 
 def _bytes(number: int) -> str:
@@ -33,45 +38,69 @@ def _bytes(number: int) -> str:
     return f"{number} B"
 
 
-def _ratio(number: float | None) -> str:
-    return "–" if number is None else f"{number:.2f}"
+def _or_nothing(number: float | None, spelled: str = "{:.2f}") -> str:
+    return _NOTHING if number is None else spelled.format(number)
 
 
 def _row(case: CaseResult, side: SideResult) -> list[str]:
-    baseline = case.sides[0]
     speed = case.speed_up(side)
-    rate, baseline_rate = case.gigabytes_per_second(side), case.gigabytes_per_second(baseline)
     figures = [figure for figure in case.figures if figure.side == side.name]
+    first = side is case.sides[0]
+    memory, allocator = case.memory_ratio(side), case.allocator_ratio(side)
     return [
-        case.name,
-        case.sizes,
-        f"{side.name} ({baseline.name})",
-        f"**{speed.median:.2f}** [{speed.q1:.2f}, {speed.q3:.2f}] {case.doubt(side)}".rstrip(),
-        f"{side.median_seconds * 1e3:.3g} ({baseline.median_seconds * 1e3:.3g})",
-        "–" if rate is None else f"{rate:.3g} ({baseline_rate:.3g})",
-        f"{_bytes(side.peak_bytes)} ({_bytes(baseline.peak_bytes)})",
-        f"{_ratio(case.memory_ratio(side))} ({_ratio(case.allocator_ratio(side))})",
-        f"{side.operators} ({baseline.operators})",
-        "; ".join(map(str, figures)) or "–",
+        f"{case.name.partition('/')[2]}: {case.sizes}" if first else "",
+        side.name,
+        "1"
+        if first
+        else f"**{speed.median:.2f}** [{speed.q1:.2f}, {speed.q3:.2f}] {case.doubt(side)}".rstrip(),
+        f"{side.median_seconds * 1e3:.3g}",
+        _or_nothing(case.gigabytes_per_second(side), "{:.3g}"),
+        _or_nothing(case.forwards(side)),
+        _or_nothing(case.gemm_fraction(side)),
+        _or_nothing(side.operators, "{}"),
+        _NOTHING if side.peak_bytes is None else _bytes(side.peak_bytes),
+        f"{_or_nothing(memory)} ({_or_nothing(allocator)})",
+        "; ".join(map(str, figures)) or _NOTHING,
         "; ".join(case.verdict(figure) for figure in figures),
     ]
 
 
+def _refusal(case: str, side: str, reason: str, must: str = _NOTHING) -> list[str]:
+    blank = [""] * (len(_COLUMNS) - 5)
+    return [case, side, f"not measured: {reason}", *blank, must, ""]
+
+
 def _rows(case: CaseResult) -> list[list[str]]:
     if case.refused:
-        blank = [""] * (len(_COLUMNS) - 4)
-        figures = "; ".join(map(str, case.figures))
-        return [[case.name, case.sizes, f"not measured: {case.refused}", *blank, figures or "–"]]
-    return [_row(case, side) for side in case.sides[1:]]
+        figures = "; ".join(f"{figure.side} {figure}" for figure in case.figures)
+        subject = case.name.partition("/")[2]
+        return [_refusal(f"{subject}: {case.sizes}", "", case.refused, figures or _NOTHING)]
+    return [
+        *(_row(case, side) for side in case.sides),
+        *(_refusal("", peer, reason) for peer, reason in case.refused_peers.items()),
+    ]
 
 
-def _line(cells: list[str] | tuple[str, ...]) -> str:
+def _line(cells: list[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+def _table(cases: list[CaseResult]) -> list[str]:
+    """Without the columns that would be empty."""
+    rows = [row for case in cases for row in _rows(case)]
+    kept = [
+        index
+        for index, column in enumerate(_COLUMNS)
+        if column not in _OPTIONAL or any(row[index] not in ("", _NOTHING) for row in rows)
+    ]
+    lines = [list(_COLUMNS), ["---"] * len(_COLUMNS), *rows]
+    return [_line([line[index] for index in kept]) for line in lines]
+
+
 def table(results: Results) -> str:
-    """The table, what it was measured on and how to read it, in Markdown."""
-    rows = [row for case in results.cases for row in _rows(case)]
-    lines = [_line(_COLUMNS), _line(["---"] * len(_COLUMNS)), *map(_line, rows)]
+    """The tables, how to read them and what they were measured on, in Markdown."""
+    lines = []
+    for claim, cases in groupby(results.cases, key=lambda case: case.name.partition("/")[0]):
+        lines += [f"### {claim}", "", *_table(list(cases)), ""]
     stamp = "; ".join(f"{key} {value}" for key, value in results.stamp.items())
-    return "\n".join([*lines, "", _LEGEND, "", stamp])
+    return "\n".join([*lines, _LEGEND, "", stamp])

@@ -226,3 +226,33 @@ def test_a_batch_beyond_the_cache_is_taken_in_slices(monkeypatch):
     assert calls == [30]
     step(objective=lambda real, fake: (fake - real).mean())  # who knows whether it is a mean
     assert calls == [30]
+
+
+def test_a_large_curved_critic_is_called_three_times_from_the_second_step_on(monkeypatch):
+    calls = []
+    critic = nn.Sequential(nn.Linear(WIDTH, 64), nn.Tanh(), nn.Linear(64, 1)).double()
+    critic.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
+    real, fake = torch.randn(2, 10, WIDTH, dtype=torch.float64)
+    alpha = torch.rand(10)
+    monkeypatch.setattr(merged, "_FITS_THE_CACHE", 30 * 64 * 8 - 1)
+    found = []
+    for backend in ("autograd", "explicit", "explicit"):
+        calls.clear()
+        loss = wgan_fast.critic_loss(critic, real, fake, alpha=alpha, backend=backend)
+        found.append(torch.autograd.grad(loss, list(critic.parameters())))
+    assert calls == [10, 10, 10]
+    for got in found[1:]:
+        for one, other in zip(got, found[0], strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_backward_hooks_are_seen_through_a_closure():
+    critic = mlp()
+    critic[0].register_full_backward_hook(lambda module, given, taken: (3 * given[0],))
+    real, fake = torch.randn(2, 5, WIDTH)
+    alpha = torch.rand(5)
+    by = [
+        wgan_fast.gradient_penalty(lambda x: critic(x), real, fake, alpha=alpha, backend=backend)
+        for backend in ("auto", "autograd")
+    ]
+    torch.testing.assert_close(*by)

@@ -1,8 +1,9 @@
 """Which route a critic takes: explicit where it can, merged where it may, and what was learnt."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from torch import nn
@@ -15,15 +16,12 @@ def unwrapped(critic: Any) -> Any:
 
 def refusal(critic: Any) -> str | None:
     """Why the explicit engine must not take a critic, as far as can be seen without calling it."""
-    if isinstance(critic, nn.Module):
-        waiting = [critic]
-        while waiting:  # named_modules() takes longer than the ops of a small critic
-            module = waiting.pop()
-            if module._backward_hooks or module._backward_pre_hooks:
-                where = next(name for name, one in critic.named_modules() if one is module)
-                where = where or type(module).__name__
-                return f"module {where!r} has backward hooks, which need autograd's graph"
-            waiting += [part for part in module._modules.values() if part is not None]
+    waiting = modules_of(critic)
+    while waiting:  # modules() takes longer than the ops of a small critic
+        module = waiting.pop()
+        if module._backward_hooks or module._backward_pre_hooks:
+            return f"a {type(module).__name__} has backward hooks, which need autograd's graph"
+        waiting += [part for part in module._modules.values() if part is not None]
     return None
 
 
@@ -66,8 +64,11 @@ def _identity(critic: Any) -> tuple[Any, tuple[Any, ...]]:
 class Memory:
     """What earlier calls found out of a critic, so that it is not tried again in every step."""
 
+    _every: ClassVar[list["Memory"]] = []
+
     def __init__(self) -> None:
         self._known: WeakKeyDictionary[Callable[..., Any], dict[Any, Any]] = WeakKeyDictionary()
+        self._every.append(self)
 
     def get(self, critic: Any, *about: Any) -> Any:
         """What is known of a critic in its present mode, or None."""
@@ -85,8 +86,21 @@ class Memory:
         except TypeError:
             return
 
+    @classmethod
+    @contextmanager
+    def blank(cls) -> Iterator[None]:
+        """In here nothing is known of any critic, and what is found out is forgotten after."""
+        before = [(memory, memory._known) for memory in cls._every]
+        for memory, _ in before:
+            memory._known = WeakKeyDictionary()
+        try:
+            yield
+        finally:
+            for memory, known in before:
+                memory._known = known
+
 
 unsupported = Memory()
 unmerged = Memory()
 proven = Memory()
-"""The shapes of merged batches that gave the same scores as their parts."""
+"""Merged batches that gave the same scores as their parts, and what is kept of them."""

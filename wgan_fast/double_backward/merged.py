@@ -36,7 +36,7 @@ from wgan_fast.double_backward.passes import (
 from wgan_fast.double_backward.recording import Node, Recording, record
 from wgan_fast.double_backward.rules import rule_of
 from wgan_fast.double_backward.rules.base import Tensors
-from wgan_fast.objectives import NAMED, score_cotangents
+from wgan_fast.objectives import score_cotangents
 from wgan_fast.penalties import LossSettings
 
 Critic = Callable[[Tensor], Tensor]
@@ -204,19 +204,29 @@ def critic_loss(
     return Computed(loss, leaves, gradients, (real_score, fake_score), (norms, penalties))
 
 
-def slice_size(critic: Critic, real: Tensor, settings: LossSettings) -> int | None:
-    """How many samples to take at once, where nobody said; None for all of them.
+class Kept(NamedTuple):
+    """What is kept of a merged batch from pass to pass, as its first recording found it."""
 
-    On a CPU, a batch whose largest kept activation is beyond the cache is slower as a whole: it is
-    read from memory in every pass, and the memory comes from the system anew in every step.
-    """
-    parts = 3 if settings.at == "mix" else 2
-    largest = choice.proven.get(critic, settings.at, parts, real.shape, real.dtype)
-    means_over_samples = settings.objective in NAMED.values()
-    if not largest or real.device.type != "cpu" or not means_over_samples:
-        return None
-    slices = math.ceil(largest / _FITS_THE_CACHE)
-    return None if slices == 1 else math.ceil(real.shape[0] / slices)
+    largest: int
+    """Bytes of the largest tensor."""
+    bends: bool
+    """Whether the critic is curved, so that all of it is needed to the end."""
+
+    def slices(self) -> int:
+        """Into how many parts to cut the batch on a CPU.
+
+        A batch beyond the cache is slower as a whole: it is read from memory in every pass, and
+        that memory comes from the system anew in every step.
+        """
+        return max(1, math.ceil(self.largest / _FITS_THE_CACHE))
+
+
+def kept_of(critic: Critic, real: Tensor, at: str) -> Kept | None:
+    """What was found out of a batch of this shape; None if that is not known."""
+    parts = 3 if at == "mix" else 2
+    return choice.proven.get(  # type: ignore[no-any-return]
+        critic, at, parts, real.shape, real.dtype
+    )
 
 
 def _scored(critic: Critic, layout: Layout, settings: LossSettings) -> tuple[Recording, Tensor]:
@@ -248,7 +258,8 @@ def _scored(critic: Critic, layout: Layout, settings: LossSettings) -> tuple[Rec
     if not proven:
         kept = [rows for node in recording.nodes for rows in node.rows if rows is not None]
         largest = max((rows.numel() * rows.element_size() for rows in kept), default=0)
-        choice.proven.set(critic, largest, *about)
+        bends = any(node.bends for node in recording.nodes)
+        choice.proven.set(critic, Kept(largest, bends), *about)
     return recording, scores
 
 

@@ -14,7 +14,7 @@ from wgan_fast.double_backward.errors import NoDoubleBackward
 from wgan_fast.double_backward.rules.base import Rule, Tensors, elementwise_rows, is_rows
 
 # What PyTorch says of a derivative that has none itself.
-_ONCE_ONLY = ("not implemented", "differentiat", "no autograd formula was registered")
+ONCE_ONLY = ("not implemented", "differentiat", "no autograd formula was registered")
 
 
 class LocalAutograd(Rule):
@@ -81,7 +81,7 @@ class LocalAutograd(Rule):
             with torch.enable_grad():
                 return work()
         except RuntimeError as error:
-            if any(words in str(error) for words in _ONCE_ONLY):
+            if any(words in str(error) for words in ONCE_ONLY):
                 raise NoDoubleBackward(
                     f"{node.op} has no double backward ({str(error).splitlines()[0]}); "
                     'backend="first_order" needs none'
