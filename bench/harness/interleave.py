@@ -3,7 +3,9 @@
 A machine's speed drifts: its clock, its temperature, its other users. Two timings that are seconds
 apart compare the machine with itself. Here every round times each side once, close together, and a
 ratio is taken within a round only; the order within the rounds rotates and turns around, so that
-whoever goes first has no advantage on the whole.
+whoever goes first has no advantage on the whole. A side runs once before it is timed: in a loop of
+its own it would find its own memory in the caches and its own blocks with the allocator, and not,
+as on a system whose fresh pages are dear, pay for what its rival gave back.
 
 Ratios cancel drift, but not starvation. Where threads must share their cores with other processes,
 every parallel loop waits for a turn of the scheduler, some milliseconds, and the times count loops
@@ -167,6 +169,7 @@ def interleave(sides: Mapping[str, Callable[[], Any]], plan: Plan, timer: Timer)
             if index % 2 == 0 and (done or index >= max(plan.most_rounds, plan.rounds)):
                 return Timings(samples, repeats, running=ran / passed if passed else 1.0)
             for name in turn(names, index):
+                sides[name]()  # finds the caches and the allocator as another side left them
                 ran, passed = ran - time.thread_time(), passed - time.perf_counter()
                 samples[name].append(timer(sides[name], repeats[name]) / repeats[name])
                 ran, passed = ran + time.thread_time(), passed + time.perf_counter()
