@@ -256,3 +256,20 @@ def test_backward_hooks_are_seen_through_a_closure():
         for backend in ("auto", "autograd")
     ]
     torch.testing.assert_close(*by)
+
+
+def test_gradients_of_a_weights_summands_lie_apart():
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other = (nn.Parameter(torch.randn(s)) for s in ((1, WIDTH), WIDTH))
+
+        def forward(self, x):
+            return F.linear(x, self.one + self.other.view(1, -1)).tanh()
+
+    critic = Sum()
+    wgan_fast.critic_loss(critic, *torch.randn(2, 5, WIDTH), backend="explicit").backward()
+    before = critic.other.grad.clone()
+    critic.one.grad.zero_()
+    assert torch.equal(critic.other.grad, before)
+    assert before.any()

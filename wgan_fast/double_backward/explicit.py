@@ -64,7 +64,7 @@ class Explicit(torch.autograd.Function):
         retain_graph = torch._C._autograd._get_current_graph_task_keep_graph()
         # loss.backward(); on a CPU, reading what comes in costs nothing.
         if incoming.device.type == "cpu" and incoming == 1:
-            gradients, ctx.gradients = ctx.gradients, None
+            gradients, ctx.gradients = _apart(ctx.gradients), None
             if retain_graph:  # who gets them may write into them, and ask again
                 ctx.gradients = [None if g is None else g.clone() for g in gradients]
             return (None, None, None, *gradients)
@@ -73,6 +73,19 @@ class Explicit(torch.autograd.Function):
             for gradient in ctx.gradients
         ]
         return (None, None, None, *gradients)
+
+
+def _apart(gradients: list[Tensor | None]) -> list[Tensor | None]:
+    """No two in the same memory, as the gradients of the summands of a weight are."""
+    taken: set[int] = set()
+    result = []
+    for gradient in gradients:
+        if gradient is not None:
+            memory = gradient.untyped_storage()._cdata
+            gradient = gradient.clone() if memory in taken else gradient
+            taken.add(memory)
+        result.append(gradient)
+    return result
 
 
 def attach(done: Computed, again: Again) -> Tensor:
