@@ -296,14 +296,7 @@ def critic_loss(
     """
     check_critic(critic)
     check_pair(real, fake)
-    settings = LossSettings(
-        weight=check_number("weight", weight),
-        target=check_number("target", target),
-        one_sided=check_choice("sided", sided, _SIDES) == "one",
-        drift=check_number("drift", drift),
-        at=check_choice("at", at, AT),
-        objective=check_objective(objective),
-    )
+    settings = loss_settings(weight, target, sided, at, objective, drift)
     check_choice("backend", backend, routes.BACKENDS)
     check_chunk_size(chunk_size, backend)
     if chunk_size is not None and not isinstance(objective, str):
@@ -328,6 +321,20 @@ def critic_loss(
     means = both * penalties.mean(), norms.mean()
     seen = (loss, real_score - fake_score, *means, real_score, fake_score)
     return loss, CriticStats(*(value.detach() for value in seen))
+
+
+def loss_settings(
+    weight: float, target: float, sided: str, at: str, objective: str | Objective, drift: float
+) -> LossSettings:
+    """The settings of :func:`critic_loss`, checked as it checks them."""
+    return LossSettings(
+        weight=check_number("weight", weight),
+        target=check_number("target", target),
+        one_sided=check_choice("sided", sided, _SIDES) == "one",
+        drift=check_number("drift", drift),
+        at=check_choice("at", at, AT),
+        objective=check_objective(objective),
+    )
 
 
 def generator_loss(critic: Critic, fake: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from torch import Tensor
+
 from wgan_fast.objectives import Objective, wasserstein
 
 AT = ("mix", "real", "fake", "both")
@@ -10,8 +12,8 @@ AT = ("mix", "real", "fake", "both")
 class LossSettings(NamedTuple):
     """L(f(real), f(fake)) + weight Σ E φ(‖∇f‖) + drift E f(real)²."""
 
-    weight: float
-    """λ."""
+    weight: float | Tensor
+    """λ; a tensor, 0-dim, where it is to be an input of a traced step."""
     target: float
     """The norm at which φ is zero."""
     one_sided: bool

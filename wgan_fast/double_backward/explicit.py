@@ -62,8 +62,9 @@ class Explicit(torch.autograd.Function):
             gradients = [None if gradient is None else next(twice) for gradient in ctx.gradients]
             return (None, None, None, *gradients)
         retain_graph = torch._C._autograd._get_current_graph_task_keep_graph()
-        # loss.backward(); on a CPU, reading what comes in costs nothing.
-        if incoming.device.type == "cpu" and incoming == 1:
+        # loss.backward(); on a CPU, reading what comes in costs nothing, unless it is being traced.
+        traced = torch._C._len_torch_dispatch_stack() > 0
+        if incoming.device.type == "cpu" and not traced and incoming == 1:
             gradients, ctx.gradients = _apart(ctx.gradients), None
             if retain_graph:  # who gets them may write into them, and ask again
                 ctx.gradients = [None if g is None else g.clone() for g in gradients]
@@ -93,6 +94,15 @@ def attach(done: Computed, again: Again) -> Tensor:
     if not done.leaves:
         return done.value
     return Explicit.apply(done.value, done.gradients, again, *done.leaves)
+
+
+def gradients_of(loss: Tensor) -> dict[int, Tensor | None] | None:
+    """The gradients that a loss of this engine holds, by their leaves' ids; None for another's."""
+    made_by: Any = loss.grad_fn
+    if not isinstance(made_by, Explicit._backward_cls):  # type: ignore[attr-defined]
+        return None
+    gradients = _apart(made_by.gradients)
+    return {id(leaf): g for leaf, g in zip(made_by.leaves, gradients, strict=True)}
 
 
 def gradient_penalty(

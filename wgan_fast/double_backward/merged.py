@@ -195,9 +195,9 @@ def critic_loss(
     )
     both = 2 if settings.at == "both" else 1  # the operator took the mean over real and fake
     factor = both * settings.weight * scale * share / unit
-    parameter_gradients(
-        recording, direction if factor == 1.0 else direction * factor, deltas, bars, shared
-    )
+    if isinstance(factor, Tensor) or factor != 1.0:
+        direction = direction * factor
+    parameter_gradients(recording, direction, deltas, bars, shared)
     loss = loss + settings.weight * both * penalties.mean()
     leaves = [leaf for _, leaf in recording.leaves]
     gradients = leaf_gradients(recording, bars, scale)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wgan_fast.double_backward import few_channels
 from wgan_fast.double_backward.marks import carries_samples
 from wgan_fast.double_backward.rules.base import Rule, Tensors, Times, plus, sum_to
 
@@ -262,7 +263,14 @@ class Convolution(Bilinear):
         return delta.sum([axis for axis in range(delta.dim()) if axis != 1])
 
     def vjp(self, node: Any, delta: Any, wanted: list[bool]) -> Tensors:
-        pulled = self._backward(node, delta, node.rows[0], node.kept[0], wanted)
+        weight, (_, *inner), rest = node.kept[:3]
+        few = wanted[0] and not rest[3] and few_channels.suits(delta, weight, rest)
+        by_library = [wanted[0] and not few, *wanted[1:]]
+        pulled: Tensors = [None] * 3
+        if True in by_library:
+            pulled = self._backward(node, delta, node.rows[0], weight, by_library)
+        if few:
+            pulled[0] = few_channels.spread(delta, weight, inner[1:], rest)
         return pulled[: len(wanted)]
 
     def second(

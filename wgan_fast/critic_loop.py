@@ -1,0 +1,336 @@
+"""``CriticLoop``: a whole training iteration of a WGAN as one object."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from wgan_fast import ops
+from wgan_fast.arguments import check_choice, check_number, check_samples, describe
+from wgan_fast.cuda_graph import WARM_UP_CALLS, CUDAGraph, Graph, StaticInput
+from wgan_fast.frozen_function import MODES, FrozenFunction, Function
+from wgan_fast.functional import loss_settings
+from wgan_fast.routes import BACKENDS
+from wgan_fast.signature import Signature
+from wgan_fast.steps import (
+    Step,
+    generator_step,
+    penalised_critic_step,
+    plain_critic_step,
+    sampling,
+    trained,
+)
+
+logger = logging.getLogger("wgan_fast")
+
+OBJECTIVES = ("wgan-gp", "wgan", "dcgan")
+_KEPT = 4
+
+
+class LoopStats(NamedTuple):
+    """Means over an iteration's critic steps; 0-dim tensors on the device, nothing waits for it."""
+
+    critic_loss: Tensor
+    wasserstein: Tensor
+    """E f(real) − E f(fake)."""
+    penalty: Tensor | None
+    """λ not applied; None where the objective has none."""
+    gradient_norm: Tensor | None
+    """(1/B) Σ ‖∇f(x̂ᵢ)‖; None where no gradient is penalised."""
+    real_score: Tensor
+    fake_score: Tensor
+    generator_loss: Tensor
+    """Of the one generator step."""
+
+
+class CriticLoop:
+    """``n_critic`` critic steps and one generator step, by flat graphs, as one call.
+
+    Algorithm 1 of Gulrajani et al., 2017 (arXiv 1704.00028) and of Arjovsky et al., 2017 (arXiv
+    1701.07875); with ``objective="dcgan"`` the loop of Radford et al., 2016 (arXiv 1511.06434).
+    ``stats = loop(reals)`` with ``reals`` of shape ``(n_critic, B, ...)`` draws z for all critic
+    steps, α for all, then z for the generator's step; takes the fakes of all critic steps from one
+    call of the generator where its samples do not see each other, else from one call per step; and
+    updates both modules' parameters through their optimisers.
+
+    Learning rates, λ (``loop.weight``) and c (``loop.clip_value``) can be changed between calls, as
+    can training flags and the batch size: what is specialised to the former value is made anew.
+    Modules' buffers are updated as in eager training.
+
+    Args:
+        generator: from z ``(B, *latent_shape)`` to samples.
+        critic: from samples to one score each; a module.
+        generator_optimizer: over the generator's parameters. ``torch.optim.Adam(..., fused=True)``
+            is the fast one; on a GPU ``capturable=True`` as well.
+        critic_optimizer: over the critic's; for ``"wgan"`` best :class:`wgan_fast.optim.RMSprop`
+            with its own ``clip_value``, which then stands for the loop's.
+        latent_shape: of one z, an integer or a tuple; z ~ N(0, 1).
+        objective: ``"wgan-gp"``, ``"wgan"`` (weights clipped to ±``clip_value`` after each critic
+            step) or ``"dcgan"`` (cross-entropy, non-saturating).
+        n_critic: critic steps per generator step.
+        weight: λ of wgan-gp.
+        clip_value: c of wgan.
+        mode: ``"captured"``: every step runs as a flat graph of ATen ops
+            (:func:`wgan_fast.freeze`), and on a GPU the whole iteration as one CUDA graph;
+            ``"compiled"``: these graphs are handed to Inductor first; ``"eager"``: no graphs;
+            ``"auto"``: captured, and eager where that cannot be, with one line in the log. A mode
+            that is named runs or raises.
+        rng: generator of z and α, on the samples' device; PyTorch's default one if left out.
+        backend: how the penalty gets its gradient, see :func:`wgan_fast.critic_loss`.
+
+    Raises:
+        TypeError, ValueError: an argument is not as described; a parameter has hooks, which a
+            graph would not call.
+        TraceError: from a call, in a mode that was named: see :func:`wgan_fast.freeze`.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        critic: nn.Module,
+        generator_optimizer: Optimizer,
+        critic_optimizer: Optimizer,
+        *,
+        latent_shape: int | Sequence[int],
+        objective: str = "wgan-gp",
+        n_critic: int = 5,
+        weight: float = 10.0,
+        clip_value: float = 0.01,
+        mode: str = "auto",
+        rng: torch.Generator | None = None,
+        backend: str = "auto",
+    ) -> None:
+        self.generator, self.critic = _module("generator", generator), _module("critic", critic)
+        self.generator_optimizer = _optimizer("generator_optimizer", generator_optimizer, generator)
+        self.critic_optimizer = _optimizer("critic_optimizer", critic_optimizer, critic)
+        self.latent_shape = _shape(latent_shape)
+        self.objective = check_choice("objective", objective, OBJECTIVES)
+        if isinstance(n_critic, bool) or not isinstance(n_critic, int) or n_critic < 1:
+            raise ValueError(f"n_critic: expected an integer of at least 1, got {n_critic!r}")
+        self.n_critic = n_critic
+        self.weight = check_number("weight", weight)
+        self.clip_value = check_number("clip_value", clip_value, positive=True)
+        self.mode = check_choice("mode", mode, MODES)
+        self.rng = rng
+        check_choice("backend", backend, BACKENDS)
+        if backend == "first_order" and mode in ("captured", "compiled"):
+            raise ValueError(
+                f'backend: "first_order" runs in mode="eager" alone, got mode={mode!r}'
+            )
+
+        penalised, saturating = objective == "wgan-gp", objective != "dcgan"
+        settings = loss_settings(weight, 1.0, "two", "mix", "wasserstein", 0.0)
+        self._penalised = penalised
+        self._critic_step = self._frozen(
+            penalised_critic_step(critic, settings, backend)
+            if penalised
+            else plain_critic_step(critic, saturating),
+            [critic],
+            lambda: ["the critic's loss and scores", *trained(critic)],
+            eager=backend == "first_order",
+        )
+        self._generator_step = self._frozen(
+            generator_step(generator, critic, saturating),
+            [generator, critic],
+            lambda: ["the generator's loss", *trained(generator)],
+        )
+        self._sample = self._frozen(sampling(generator), [generator], lambda: ["the fakes"])
+        self._signature = Signature([generator, critic])
+        self._programs: dict[Any, _Program] = {}
+        self._may_capture = mode != "eager"
+
+    def _frozen(
+        self, step: Step, owners: list[nn.Module], names: Callable[[], list[str]], eager: bool = False
+    ) -> FrozenFunction:
+        how = "eager" if eager else self.mode
+        return FrozenFunction(step, owners, names, how)
+
+    def __call__(self, reals: Tensor) -> LoopStats:
+        """One iteration on ``reals``, ``(n_critic, B, ...)``, a real batch for each critic step.
+
+        Raises:
+            TypeError, ValueError: ``reals`` is no such tensor, or on another device than the
+                modules' parameters.
+        """
+        self._check(reals)
+        reals = reals.detach()
+        if self._may_capture and self._can_capture(reals.device):
+            seen = self._replayed(reals)
+        else:
+            seen = self._iterate(reals, self._weight_for(reals))
+        critic_loss, wasserstein, penalty, norm, real_score, fake_score, loss = seen.unbind()
+        if not self._penalised:
+            return LoopStats(critic_loss, wasserstein, None, None, real_score, fake_score, loss)
+        return LoopStats(critic_loss, wasserstein, penalty, norm, real_score, fake_score, loss)
+
+    # -- the iteration --------------------------------------------------------------------------
+
+    def _iterate(self, reals: Tensor, weight: Tensor) -> Tensor:
+        """The iteration; [*STATISTICS, generator loss], means over the critic's steps."""
+        z = self._draw(reals, torch.randn, (self.n_critic, reals.shape[1], *self.latent_shape))
+        alpha = self._draw(reals, torch.rand, (self.n_critic, reals.shape[1]))
+        (fakes,) = self._sample(z)
+        assert fakes is not None
+        total: Tensor | None = None
+        critic_parameters = list(trained(self.critic).values())
+        take_step: Function | None = None
+        for step in range(self.n_critic):
+            if self._penalised:
+                arguments = reals[step], fakes[step], alpha[step], weight
+            else:
+                arguments = reals[step], fakes[step]
+            if take_step is None:
+                take_step = self._critic_step.prepared(*arguments)
+            seen, *gradients = take_step(*arguments)
+            assert seen is not None
+            _update(self.critic_optimizer, critic_parameters, gradients)
+            if self.objective == "wgan" and not _clips(self.critic_optimizer):
+                with torch.no_grad():
+                    ops.clip_weights_(list(self.critic.parameters()), self.clip_value)
+            total = seen if total is None else total + seen
+        z = self._draw(reals, torch.randn, (reals.shape[1], *self.latent_shape))
+        loss, *gradients = self._generator_step(z)
+        assert loss is not None
+        assert total is not None
+        _update(self.generator_optimizer, trained(self.generator).values(), gradients)
+        return torch.cat((total / self.n_critic, loss.reshape(1)))
+
+    def _draw(self, like: Tensor, draw: Any, shape: tuple[int, ...]) -> Tensor:
+        numbers: Tensor = draw(shape, generator=self.rng, device=like.device, dtype=like.dtype)
+        return numbers
+
+    def _weight_for(self, reals: Tensor) -> Tensor:
+        kind = ops.accumulation_dtype(reals.dtype)
+        return torch.full((), self.weight, dtype=kind, device=reals.device)
+
+    # -- captured -------------------------------------------------------------------------------
+
+    def _can_capture(self, device: torch.device) -> bool:
+        return device.type == "cuda"
+
+    def _new_graph(self, device: torch.device) -> Graph:
+        return CUDAGraph(device, [] if self.rng is None else [self.rng])
+
+    def _replayed(self, reals: Tensor) -> Tensor:
+        key = self._facts(reals)
+        program = self._programs.get(key)
+        if program is None:
+            self._signature = Signature([self.generator, self.critic])
+            key = self._facts(reals)
+            if len(self._programs) >= _KEPT:
+                self._programs.pop(next(iter(self._programs)))
+            program = _Program(self._new_graph(reals.device), reals, self._weight_for(reals))
+            self._programs[key] = program
+        try:
+            return program(self._iterate, reals, self.weight)
+        except RuntimeError as error:
+            if self.mode != "auto" or not program.capturing:
+                raise
+            logger.warning("not captured in a CUDA graph, runs eagerly: %s", error)
+            self._may_capture = False
+            return self._iterate(reals, self._weight_for(reals))
+
+    def _facts(self, reals: Tensor) -> tuple[Any, ...]:
+        """What is written into a captured iteration: other facts, another capture."""
+        hyperparameters = [
+            value if not isinstance(value, Tensor) else id(value)
+            for optimizer in (self.critic_optimizer, self.generator_optimizer)
+            for group in optimizer.param_groups
+            for name, value in group.items()
+            if name != "params"
+        ]
+        return (*self._signature.now([reals]), *hyperparameters, self.clip_value, self.n_critic)
+
+    # -- checks ---------------------------------------------------------------------------------
+
+    def _check(self, reals: Any) -> None:
+        check_samples("reals", reals)
+        if reals.dim() < 3 or reals.shape[0] != self.n_critic:
+            raise ValueError(
+                f"reals: expected shape (n_critic, B, ...) with n_critic = {self.n_critic}, got "
+                f"{tuple(reals.shape)}; torch.stack the batches of an iteration"
+            )
+        there = next(iter(trained(self.critic).values())).device
+        if reals.device != there:
+            raise ValueError(
+                f"reals: expected them on the critic's device, {there}, got {describe(reals)}"
+            )
+
+
+class _Program:
+    """One captured iteration and the memory that it reads."""
+
+    def __init__(self, graph: Graph, reals: Tensor, weight: Tensor) -> None:
+        self._graph = graph
+        self._reals, self._weight = StaticInput(reals), StaticInput(weight)
+        self._calls = 0
+        self._seen: Tensor | None = None
+        self.capturing = False
+
+    def __call__(
+        self, iterate: Callable[[Tensor, Tensor], Tensor], reals: Tensor, weight: float
+    ) -> Tensor:
+        self._reals.fill(reals)
+        self._weight.tensor.fill_(weight)
+
+        def run() -> Tensor:
+            return iterate(self._reals.tensor, self._weight.tensor)
+
+        if self._calls < WARM_UP_CALLS:
+            self._calls += 1
+            return self._graph.warm_up(run)
+        if self._seen is None:
+            self.capturing = True
+            self._seen = self._graph.capture(run)
+            self.capturing = False
+        self._graph.replay()
+        return self._seen.clone()
+
+
+def _update(
+    optimizer: Optimizer, parameters: Iterable[nn.Parameter], gradients: Sequence[Tensor | None]
+) -> None:
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    optimizer.step()
+
+
+def _clips(optimizer: Optimizer) -> bool:
+    return all(group.get("clip_value") is not None for group in optimizer.param_groups)
+
+
+def _module(name: str, module: Any) -> nn.Module:
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"{name}: expected an nn.Module, got {describe(module)}")
+    parameters = trained(module)
+    if not parameters:
+        raise ValueError(f"{name}: expected parameters that require gradients, found none")
+    for parameter_name, parameter in parameters.items():
+        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+            raise ValueError(
+                f"{name}: {parameter_name} has a hook on its gradient, which a graph would not "
+                "call; take critic_loss in a loop of your own"
+            )
+    return module
+
+
+def _optimizer(name: str, optimizer: Any, module: nn.Module) -> Optimizer:
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"{name}: expected a torch.optim.Optimizer, got {describe(optimizer)}")
+    own = {id(parameter) for parameter in module.parameters()}
+    given = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not given <= own:
+        raise ValueError(f"{name}: expected it over the {name.split('_')[0]}'s parameters alone")
+    return optimizer
+
+
+def _shape(latent_shape: Any) -> tuple[int, ...]:
+    shape = (latent_shape,) if isinstance(latent_shape, int) else tuple(latent_shape)
+    if not shape or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise ValueError(
+            f"latent_shape: expected a positive integer or a tuple of them, got {latent_shape!r}"
+        )
+    return shape

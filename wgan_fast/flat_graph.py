@@ -1,0 +1,192 @@
+"""A function of tensors as a flat list of ATen ops: traced once, replayed without its Python.
+
+``make_fx`` writes down every op that a function dispatches, autograd's backward among them. What
+comes out holds no autograd and no control flow: it runs below autograd, can be given to Inductor,
+and waits for no device. It is what the function did on the tensors that it was traced on, so that
+whoever keeps one must know when the function would do something else
+(:class:`wgan_fast.signature.Signature`).
+"""
+
+import operator
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.graph import CodeGen
+
+aten = torch.ops.aten
+
+# The same memory under another name.
+_ALIASES = {aten.alias.default, aten.detach.default, aten.lift_fresh.default}
+
+
+class TraceError(RuntimeError):
+    """A function that a flat graph cannot stand for."""
+
+
+class FlatGraph:
+    """A traced function; :meth:`__call__` runs it on other numbers of the same shapes."""
+
+    def __init__(self, module: GraphModule, state: list[Tensor]) -> None:
+        self.module = module
+        self.state = state
+        """What the graph takes before its arguments: parameters, buffers, and tensors that the
+        function reaches otherwise. Held here, they are the function's own, read as they are now."""
+        self._run: Callable[..., Any] = module.forward
+
+    def __call__(self, *arguments: Tensor) -> list[Tensor | None]:
+        """The function's results; autograd and autocast see nothing of it."""
+        with torch.no_grad(), torch._C._AutoDispatchBelowAutograd(), _without_autocast():
+            return self._run(*self.state, *arguments)  # type: ignore[no-any-return]
+
+    @property
+    def ops(self) -> list[Any]:
+        """The operators, in the order they run."""
+        return [node.target for node in self.module.graph.nodes if node.op == "call_function"]
+
+    def compile(self, arguments: Sequence[Tensor]) -> None:
+        """Hand the graph to Inductor; what it compiled takes its place.
+
+        Random numbers stay those of the uncompiled ops.
+        """
+        from torch._inductor import compile  # seconds, which only those who compile should pay
+
+        inputs = [*self.state, *arguments]
+        with torch.no_grad(), _without_autocast():
+            compiled = compile(self.module, inputs, options={"fallback_random": True})
+        self._run = compiled
+
+
+def trace(
+    function: Callable[..., Sequence[Tensor | None]],
+    state: Sequence[Tensor],
+    arguments: Sequence[Tensor],
+    inside: AbstractContextManager[Any] | None = None,
+) -> FlatGraph:
+    """Run ``function(*arguments)`` once, in the context ``inside``, and keep what it dispatched.
+
+    ``state`` names the tensors that the function reads or writes besides: they become inputs, so
+    that a number read from them (``.item()``) is noticed and not written into the graph.
+
+    Raises:
+        TraceError: the function reads a number out of a tensor, as a Python branch on a loss does.
+    """
+    arguments = [argument.detach() for argument in arguments]  # objects of their own, to be told
+    names = len(state)
+    inside = inside or nullcontext()
+
+    def flat(*tensors: Tensor) -> list[Tensor | None]:
+        with inside:
+            return list(function(*tensors[names:]))
+
+    try:
+        module = make_fx(flat)(*state, *arguments)
+    except Exception as error:
+        if _reads_numbers(error):
+            raise TraceError(
+                "it reads a number out of a tensor (.item(), float(), a Python branch on a "
+                f"value), which would be another one in the next step: {error}"
+            ) from error
+        raise
+    module.graph.set_codegen(CodeGen())
+    found = _constants_as_inputs(module, names)
+    simplify(module.graph)
+    module.recompile()
+    return FlatGraph(module, [*state, *found])
+
+
+def _reads_numbers(error: BaseException | None) -> bool:
+    """Whether make_fx stopped because a traced tensor was asked for its number."""
+    while error is not None:
+        said = str(error)
+        if "data-dependent" in said or "get value out of a tracing tensor" in said:
+            return True
+        if type(error).__name__ == "DataDependentOutputException":
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _constants_as_inputs(module: GraphModule, names: int) -> list[Tensor]:
+    """Turn the tensors that the tracer met by itself into inputs, after the ``names`` first."""
+    graph = module.graph
+    found: dict[str, Tensor] = {}
+    inputs: dict[str, Node] = {}
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    # Before the arguments; where there are none, before the first op.
+    rest = placeholders[names:]
+    place = rest[0] if rest else next(node for node in graph.nodes if node.op != "placeholder")
+    for node in list(graph.nodes):
+        if node.op != "get_attr":
+            continue
+        if node.target not in inputs:
+            found[node.target] = getattr(module, node.target)
+            with graph.inserting_before(place):
+                inputs[node.target] = graph.placeholder(f"held_{len(inputs)}")
+            inputs[node.target].meta = node.meta
+        node.replace_all_uses_with(inputs[node.target])
+        graph.erase_node(node)
+    return list(found.values())
+
+
+def simplify(graph: Graph) -> None:
+    """Take out what does nothing, and join what one kernel can do."""
+    for node in list(graph.nodes):
+        if node.op == "call_function" and _does_nothing(node):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target is aten.add.Tensor:
+            _add_to_product(graph, node)
+    graph.eliminate_dead_code()
+
+
+def _does_nothing(node: Node) -> bool:
+    """Whether the result is the first argument itself."""
+    if node.target in _ALIASES:
+        return True
+    if node.target in (aten.slice.Tensor, aten.view.default, aten.expand.default):
+        source, result = node.args[0].meta.get("val"), node.meta.get("val")  # type: ignore[union-attr]
+        return source is not None and source.shape == result.shape and _strides(source, result)
+    return False
+
+
+def _strides(one: Tensor, other: Tensor) -> bool:
+    return one.stride() == other.stride()
+
+
+def _add_to_product(graph: Graph, node: Node) -> None:
+    """x + A B in one call: a weight's gradient from the loss's rows and from the penalty's."""
+    if node.kwargs or len(node.args) != 2:
+        return
+    for total, product in (node.args, node.args[::-1]):
+        if not (isinstance(product, Node) and product.target is aten.mm.default):
+            continue
+        if not isinstance(total, Node) or len(product.users) > 1:
+            continue
+        whole, part = total.meta.get("val"), product.meta.get("val")
+        if whole is None or whole.shape != part.shape or whole.dtype != part.dtype:
+            continue
+        with graph.inserting_before(node):
+            joined = graph.call_function(aten.addmm.default, (total, *product.args))
+        joined.meta = node.meta
+        node.replace_all_uses_with(joined)
+        graph.erase_node(node)
+        return
+
+
+class _without_autocast:  # noqa: N801 - used as a function
+    """Casts are in the graph already; a second time, they would reach what was left wide."""
+
+    def __enter__(self) -> None:
+        self._were = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+        for kind in self._were:
+            torch.set_autocast_enabled(kind, False)
+
+    def __exit__(self, *unused: object) -> None:
+        for kind in self._were:
+            torch.set_autocast_enabled(kind, True)

@@ -1,0 +1,154 @@
+"""``freeze``: the critic's whole loss, penalty and gradients included, as one flat graph."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+
+from wgan_fast import ops
+from wgan_fast.arguments import check_critic, check_pair, check_samples, choose_alpha
+from wgan_fast.double_backward.chunks import Computed
+from wgan_fast.double_backward.explicit import attach
+from wgan_fast.flat_graph import FlatGraph
+from wgan_fast.frozen_function import FrozenFunction
+from wgan_fast.functional import CriticStats, loss_settings
+from wgan_fast.objectives import Objective
+from wgan_fast.steps import penalised_critic_step, trained
+
+Critic = Callable[[Tensor], Tensor]
+
+
+class FrozenStep:
+    """What :func:`freeze` returns: ``step(real, fake)`` is ``critic_loss(critic, real, fake)``."""
+
+    def __init__(self, critic: Critic, weight: float, settings: Any, compile: bool) -> None:
+        self.weight = weight
+        """λ: an input of the graph, to be changed at will."""
+        self._critic = critic
+        self._at = settings.at
+        step = penalised_critic_step(critic, settings)
+        mode = "compiled" if compile else "captured"
+        self._frozen = FrozenFunction(step, [critic], self._names, mode)
+
+    def _names(self) -> Sequence[str]:
+        return ["the loss and the scores", *trained(self._critic)]
+
+    def prepare(self, real: Tensor, fake: Tensor) -> None:
+        """Make the graph for such samples; nothing that the critic does meanwhile stays."""
+        alpha = torch.rand(len(real), dtype=ops.accumulation_dtype(real.dtype), device=real.device)
+        self._frozen.prepared(*self._arguments(real, fake, alpha))
+
+    def graph(self, real: Tensor) -> FlatGraph | None:
+        """The graph for such samples; None before the first step with them."""
+        return self._frozen.graph(*self._arguments(real, real, real.new_zeros(len(real))))
+
+    def _arguments(self, real: Tensor, fake: Tensor, alpha: Tensor) -> tuple[Tensor, ...]:
+        kind = ops.accumulation_dtype(real.dtype)
+        return real, fake, alpha, torch.full((), self.weight, dtype=kind, device=real.device)
+
+    # fmt: off
+    @overload
+    def __call__(
+        self, real: Tensor, fake: Tensor, alpha: Tensor | None = ..., *,
+        generator: torch.Generator | None = ..., return_stats: Literal[False] = ...,
+    ) -> Tensor: ...
+    @overload
+    def __call__(
+        self, real: Tensor, fake: Tensor, alpha: Tensor | None = ..., *,
+        generator: torch.Generator | None = ..., return_stats: Literal[True],
+    ) -> tuple[Tensor, CriticStats]: ...
+    # fmt: on
+    def __call__(
+        self,
+        real: Tensor,
+        fake: Tensor,
+        alpha: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        return_stats: bool = False,
+    ) -> Tensor | tuple[Tensor, CriticStats]:
+        """The loss, to call ``backward`` on; arguments and result as :func:`critic_loss`'s."""
+        check_pair(real, fake)
+        real, fake = real.detach(), fake.detach()
+        if self._at == "mix":
+            alpha = choose_alpha(alpha, generator, real).detach()
+        elif alpha is not None or generator is not None:
+            raise ValueError(
+                f"alpha, generator: expected None, no point is drawn for at={self._at!r}"
+            )
+        else:
+            alpha = real.new_zeros(len(real))
+        seen, *gradients = self._frozen(*self._arguments(real, fake, alpha))
+        assert seen is not None
+        numbers = seen.unbind()
+        loss = numbers[0]
+        if torch.is_grad_enabled():
+            leaves: list[Tensor] = list(trained(self._critic).values())
+            loss = attach(Computed(loss, leaves, gradients, (), ()), _once_only)
+        return (loss, CriticStats(*numbers)) if return_stats else loss
+
+
+def _once_only() -> Tensor:
+    raise RuntimeError(
+        "a frozen step gives first derivatives only; to differentiate the loss twice, take "
+        "wgan_fast.critic_loss"
+    )
+
+
+def freeze(
+    critic: Critic,
+    real: Tensor,
+    *,
+    weight: float = 10.0,
+    target: float = 1.0,
+    sided: str = "two",
+    at: str = "mix",
+    objective: str | Objective = "wasserstein",
+    drift: float = 0.0,
+    compile: bool = False,
+) -> FrozenStep:
+    """The critic's loss and its gradients as a flat graph of first-order ops: the fast way twice.
+
+    ``step = freeze(critic, real)``, then ``loss = step(real, fake)`` in place of
+    ``critic_loss(critic, real, fake)``: the same numbers, without the Python that leads to them.
+    ``torch.compile`` cannot do that: it refuses a loss with a gradient penalty with "torch.compile
+    with aot_autograd does not currently support double backward".
+
+    The critic's Python runs while its graph is made and not after. The graph is made anew, once
+    for each, when the samples' shape, strides, dtype or device change, or a module's training flag,
+    a plain attribute, a submodule, a hook, a parameter's identity, dtype or ``requires_grad``, or
+    autocast. Each new graph is compared with the eager loss before it is used. Numbers that the
+    critic takes from elsewhere (globals, files, its own count of calls) are constants of the graph.
+
+    Args:
+        critic: as for :func:`critic_loss`; all its parameters must belong to modules.
+        real: samples like those to come, ``(B, ...)``; the graph for them is made at once.
+        weight: λ; ``step.weight`` can be set at any time, without a new graph.
+        target: the norm at which the penalty is zero.
+        sided: ``"two"`` or ``"one"``.
+        at: ``"mix"``, ``"real"``, ``"fake"`` or ``"both"``.
+        objective: as for :func:`critic_loss`.
+        drift: factor of E f(real)².
+        compile: hand the graph to Inductor: seconds to tens of seconds, once per graph.
+
+    Returns:
+        ``step(real, fake, alpha=None, *, generator=None, return_stats=False)``, a scalar that can
+        be differentiated once in the critic's parameters; a partial last batch is a shape of its
+        own. Dropout draws new masks in every step.
+
+    Raises:
+        TypeError, ValueError: as :func:`critic_loss`.
+        TraceError: no graph can stand for the critic: it reads numbers out of tensors, replaces its
+            buffers, has backward hooks, is wrapped in DistributedDataParallel, or the graph's first
+            result differs from the eager one; the error names the parameter.
+    """
+    check_critic(critic)
+    check_samples("real", real)
+    settings = loss_settings(weight, target, sided, at, objective, drift)
+    step = FrozenStep(critic, float(weight), settings, compile)
+    with torch.no_grad(), torch.random.fork_rng([real.device] if real.is_cuda else []):
+        # Samples like these, but not these: on one point twice, real and fake would cancel.
+        fake = real + torch.randn_like(real) * real.std().nan_to_num(1.0)
+        step.prepare(real.detach(), fake)
+    return step

@@ -1,0 +1,135 @@
+"""The steps of a training iteration as functions of tensors: what is frozen, captured or called.
+
+Each takes tensors and gives tensors, gradients among them; what modules it uses it holds. The
+gradients come in the order of the parameters that :func:`trained` names.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wgan_fast import autograd_route, ops, routes
+from wgan_fast.double_backward.apart import keeps_apart
+from wgan_fast.double_backward.choice import modules_of, unwrapped
+from wgan_fast.double_backward.explicit import gradients_of
+from wgan_fast.flat_graph import TraceError
+from wgan_fast.objectives import nonsaturating, wasserstein
+from wgan_fast.penalties import LossSettings
+
+Step = Callable[..., list[Tensor | None]]
+
+STATISTICS = ("loss", "wasserstein", "penalty", "gradient_norm", "real_score", "fake_score")
+"""What the first result of a critic's step holds, in this order."""
+
+
+def trained(owner: Any) -> dict[str, nn.Parameter]:
+    """The parameters behind a critic or a generator that take gradients, by name."""
+    return {
+        name: parameter
+        for module in modules_of(owner)
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def penalised_critic_step(critic: Any, settings: LossSettings, backend: str = "auto") -> Step:
+    """``step(real, fake, interpolates, weight)``: [statistics, *gradients] of :func:`critic_loss`.
+
+    ``weight`` is λ, 0-dim; ``interpolates`` are looked at for ``at="mix"`` alone.
+    """
+    critic = unwrapped(critic)
+
+    def step(real: Tensor, fake: Tensor, alpha: Tensor, weight: Tensor) -> list[Tensor | None]:
+        points = ops.interpolate(real, fake, alpha) if settings.at == "mix" else real
+        with torch.enable_grad():
+            loss, (real_score, fake_score, norms, penalties) = routes.critic_loss(
+                critic, real, fake, points, settings._replace(weight=weight), backend
+            )
+            gradients = _gradients(loss, critic)
+        both = 2 if settings.at == "both" else 1
+        seen = (loss, real_score - fake_score, both * penalties.mean(), norms.mean())
+        seen = (*seen, real_score, fake_score)
+        return [torch.stack([value.detach() for value in seen]), *gradients]
+
+    return step
+
+
+def plain_critic_step(critic: Any, saturating: bool) -> Step:
+    """``step(real, fake)``: [statistics, *gradients] of a critic's loss without a penalty.
+
+    E f(fake) − E f(real), or DCGAN's cross-entropy if not ``saturating``; one batch where samples
+    keep apart.
+    """
+    critic = unwrapped(critic)
+    objective = wasserstein if saturating else nonsaturating
+
+    def step(real: Tensor, fake: Tensor) -> list[Tensor | None]:
+        merges = keeps_apart(critic, (real, fake))
+        with torch.enable_grad():
+            if merges:
+                scores = autograd_route.scores(critic, torch.cat((real, fake)))
+                real_scores, fake_scores = scores.chunk(2)
+            else:
+                real_scores = autograd_route.scores(critic, real)
+                fake_scores = autograd_route.scores(critic, fake)
+            loss = objective(real_scores, fake_scores)
+            gradients = _gradients(loss, critic)
+        means = real_scores.mean(), fake_scores.mean()
+        nothing = torch.zeros_like(loss)
+        seen = (loss, means[0] - means[1], nothing, nothing, *means)
+        return [torch.stack([value.detach() for value in seen]), *gradients]
+
+    return step
+
+
+def generator_step(generator: Any, critic: Any, saturating: bool) -> Step:
+    """``step(z)``: [loss, *gradients] of −E f(G(z)), or −E log σ(f(G(z))) if not ``saturating``."""
+    generator, critic = unwrapped(generator), unwrapped(critic)
+
+    def step(z: Tensor) -> list[Tensor | None]:
+        with torch.enable_grad():
+            scores = autograd_route.scores(critic, generator(z))
+            loss = -scores.mean() if saturating else F.softplus(-scores).mean()
+            gradients = _gradients(loss, generator)
+        return [loss.detach(), *gradients]
+
+    return step
+
+
+def sampling(generator: Any) -> Step:
+    """``step(z)``: [fakes] of z ``(n, B, ...)``, by one call of the generator where it may be."""
+    generator = unwrapped(generator)
+
+    def step(z: Tensor) -> list[Tensor | None]:
+        with torch.no_grad():
+            if len(z) > 1 and keeps_apart(generator, z.unbind()):
+                fakes = generator(z.flatten(0, 1))
+                return [fakes.unflatten(0, z.shape[:2])]
+            return [torch.stack([generator(part) for part in z])]
+
+    return step
+
+
+def _gradients(loss: Tensor, owner: Any) -> Sequence[Tensor | None]:
+    """∂ loss / ∂ each trained parameter of ``owner``; None where it does not depend on one."""
+    parameters = list(trained(owner).values())
+    held = gradients_of(loss)
+    if held is None:
+        if not loss.requires_grad:
+            raise TraceError("its loss depends on no parameter that takes gradients")
+        found: Sequence[Tensor | None] = torch.autograd.grad(loss, parameters, allow_unused=True)
+        return [_laid_out(g, p) for g, p in zip(found, parameters, strict=True)]
+    strangers = held.keys() - {id(parameter) for parameter in parameters}
+    if strangers:
+        raise TraceError("the critic uses a parameter that belongs to none of its modules")
+    return [_laid_out(held.get(id(parameter)), parameter) for parameter in parameters]
+
+
+def _laid_out(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
+    """In the parameter's own strides, as a fused optimiser takes it to be."""
+    if gradient is None or gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
