@@ -34,8 +34,8 @@ class LoopStats(NamedTuple):
     """Means over an iteration's critic steps; 0-dim tensors on the device, nothing waits for it."""
 
     critic_loss: Tensor
-    wasserstein: Tensor
-    """E f(real) − E f(fake)."""
+    wasserstein: Tensor | None
+    """E f(real) − E f(fake); None for dcgan, whose scores are logits."""
     penalty: Tensor | None
     """λ not applied; None where the objective has none."""
     gradient_norm: Tensor | None
@@ -161,10 +161,10 @@ class CriticLoop:
             seen = self._replayed(reals)
         else:
             seen = self._iterate(reals, self._weight_for(reals))
-        critic_loss, wasserstein, penalty, norm, real_score, fake_score, loss = seen.unbind()
+        stats = LoopStats(*seen.unbind())
         if not self._penalised:
-            return LoopStats(critic_loss, wasserstein, None, None, real_score, fake_score, loss)
-        return LoopStats(critic_loss, wasserstein, penalty, norm, real_score, fake_score, loss)
+            stats = stats._replace(penalty=None, gradient_norm=None)
+        return stats._replace(wasserstein=None) if self.objective == "dcgan" else stats
 
     # -- the iteration --------------------------------------------------------------------------
 
@@ -174,6 +174,11 @@ class CriticLoop:
         alpha = self._draw(reals, torch.rand, (self.n_critic, reals.shape[1]))
         (fakes,) = self._sample(z)
         assert fakes is not None
+        if fakes.shape != reals.shape:
+            raise ValueError(
+                f"generator: expected samples shaped as the real ones, {tuple(reals.shape[2:])}, "
+                f"got {tuple(fakes.shape[2:])}"
+            )
         total: Tensor | None = None
         critic_parameters = list(trained(self.critic).values())
         take_step: Function | None = None

@@ -19,6 +19,7 @@ Objective = Literal["dcgan", "wgan", "wgan-gp"]
 Data = Literal["digits", "gaussians-8", "gaussians-25", "swiss-roll"]
 Normalisation = Literal["none", "layer", "instance", "batch"]
 Backend = Literal["auto", "explicit", "autograd", "first_order"]
+Loop = Literal["auto", "captured", "compiled", "eager"]
 
 T = TypeVar("T")
 
@@ -71,6 +72,10 @@ class TrainConfig:
     """c of wgan's weight clipping. Default: 0.01."""
     backend: Backend = "auto"
     """How wgan-gp's penalty gets its gradient."""
+    loop: Loop = "auto"
+    """captured: steps as flat graphs, on a GPU the whole iteration as a CUDA graph. compiled: these
+    graphs by Inductor, after seconds of compilation. eager: no graphs. auto: captured, eager where
+    that cannot be."""
 
     latent_dim: Default[int] = LEFT_OUT
     """Size of z. Default: 100 (dcgan, wgan), 128 (wgan-gp), 2 (2-D data)."""

@@ -16,7 +16,7 @@ from wgan_fast.training.data import load_data
 from wgan_fast.training.errors import ConfigError
 from wgan_fast.training.metrics import IntervalMean, require_finite
 from wgan_fast.training.networks import build_networks
-from wgan_fast.training.objectives import build_objective
+from wgan_fast.training.optimizers import build_optimizers
 from wgan_fast.training.pictures import save_grid, save_level_sets
 from wgan_fast.training.progress import ProgressLine
 from wgan_fast.training.run_folder import RunFolder
@@ -30,9 +30,9 @@ _PICTURED_IMAGES, _PICTURED_POINTS = 100, 1000
 def train(config: TrainConfig, console: Console | None = None) -> Path:
     """Trains a generator against a critic and leaves a run folder.
 
-    Each step takes ``n_critic`` critic steps, then one generator step. All randomness after the
-    initialisation comes from one stream, in this order: per critic step the real batch, z, and
-    α where the objective draws one; per generator step z.
+    Each step is one call of :class:`wgan_fast.CriticLoop`: ``n_critic`` critic steps, then one
+    generator step. All randomness after the initialisation comes from one stream, in this order:
+    the real batches of the critic's steps, then what the loop draws.
 
     Args:
         config: every setting.
@@ -51,21 +51,31 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
 
     data = load_data(config, device, dtype)
     generator, critic = build_networks(config, device, dtype)
-    objective = build_objective(config)
-    critic_optimizer = objective.optimizer(critic.parameters(), config.critic_learning_rate)
-    generator_optimizer = objective.optimizer(
-        generator.parameters(), config.generator_learning_rate
-    )
+    generator_optimizer, critic_optimizer = build_optimizers(config, generator, critic)
 
     rng = torch.Generator(device).manual_seed(config.seed + _TRAINING_STREAM)
     picture_rng = torch.Generator(device).manual_seed(config.seed + _PICTURE_STREAM)
 
-    def draw_z(count: int, rng: torch.Generator = rng) -> Tensor:
-        return torch.randn(count, config.latent_dim, generator=rng, device=device, dtype=dtype)
-
     pictured = _PICTURED_POINTS if config.is_2d else _PICTURED_IMAGES
-    fixed_z, fixed_real = draw_z(pictured, picture_rng), data(pictured, picture_rng)
+    fixed_z = torch.randn(
+        pictured, config.latent_dim, generator=picture_rng, device=device, dtype=dtype
+    )
+    fixed_real = data(pictured, picture_rng)
 
+    loop = wgan_fast.CriticLoop(
+        generator,
+        critic,
+        generator_optimizer,
+        critic_optimizer,
+        latent_shape=config.latent_dim,
+        objective=config.objective,
+        n_critic=config.n_critic,
+        weight=config.penalty_weight,
+        clip_value=config.clip_value,
+        mode=config.loop,
+        rng=rng,
+        backend=config.backend,
+    )
     interval = IntervalMean()
     with (
         cpu_threads(config.threads),
@@ -76,33 +86,18 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
         began = interval_began = time.perf_counter()
         steps_in_interval = 0
         for step in range(1, config.steps + 1):
-            for _ in range(config.n_critic):
-                real = data(config.batch_size, rng)
-                # The critic learns from the fakes as data: no graph of the generator is built.
-                with torch.no_grad():
-                    fake = generator(draw_z(config.batch_size))
-                loss, seen = objective.critic_loss(critic, real, fake, rng)
-                critic_optimizer.zero_grad()
-                loss.backward()
-                critic_optimizer.step()
-                objective.constrain_(critic)
-                interval.add(seen)
-
-            # The gradient flows through the critic to the generator, not into the critic's weights.
-            critic.requires_grad_(False)
-            generator_loss = objective.generator_loss(critic, generator(draw_z(config.batch_size)))
-            generator_optimizer.zero_grad()
-            generator_loss.backward()
-            generator_optimizer.step()
-            critic.requires_grad_(True)
+            reals = torch.stack([data(config.batch_size, rng) for _ in range(config.n_critic)])
+            stats = loop(reals)
+            interval.add({name: seen for name, seen in stats._asdict().items() if seen is not None})
             steps_in_interval += 1
 
             last = step == config.steps
             if step % config.log_every == 0 or last:
-                metrics = interval.read() | {"generator_loss": generator_loss.item()}
+                metrics = interval.read()
                 require_finite(metrics, step)
                 if "gradient_norm" not in metrics:
-                    metrics["gradient_norm"] = mean_gradient_norm(critic, real, fake)
+                    fake = draw(generator, fixed_z)
+                    metrics["gradient_norm"] = mean_gradient_norm(critic, fixed_real, fake)
                 now = time.perf_counter()
                 metrics["seconds"] = now - began
                 metrics["steps_per_second"] = steps_in_interval / (now - interval_began)
