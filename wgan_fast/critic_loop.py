@@ -179,6 +179,7 @@ class CriticLoop:
                 f"generator: expected samples shaped as the real ones, {tuple(reals.shape[2:])}, "
                 f"got {tuple(fakes.shape[2:])}"
             )
+        fakes = fakes.to(reals.dtype)  # autocast may have left them narrow
         total: Tensor | None = None
         critic_parameters = list(trained(self.critic).values())
         take_step: Function | None = None

@@ -146,13 +146,19 @@ class FrozenFunction:
             off = float("inf")
             if wanted is not None and got is not None:
                 off = float((got.double() - wanted.double()).norm())
-                if off <= _ROUNDING[wanted.dtype] * largest:
+                if off <= _rounding(wanted) * largest:
                     continue
             raise TraceError(
                 f"frozen and eager differ, first in {name}: by {off:.3g}, where the largest result "
                 f"has norm {largest:.3g}. Something in it is not a function of its tensors: a "
                 "count in Python, random numbers from elsewhere than PyTorch's default generator"
             )
+
+
+def _rounding(result: Tensor) -> float:
+    kind = result.device.type
+    casts = torch.is_autocast_enabled(kind) and result.dtype != torch.float64
+    return _ROUNDING[torch.get_autocast_dtype(kind) if casts else result.dtype]
 
 
 def _copied(result: Tensor | None) -> Tensor | None:
