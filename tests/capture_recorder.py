@@ -2,8 +2,8 @@
 
 As on a GPU, a capture does not do what it writes down, and a replay knows addresses alone: it runs
 no Python of the function, and reads and writes where the captured ops did. What a capture forbids
-raises :class:`ForbiddenError`: reading a number, and with it every branch on one; a tensor that comes from the
-host; and, at a replay, memory that has moved.
+raises :class:`ForbiddenError`: reading a number, and with it every branch on one; a tensor that
+comes from the host; and, at a replay, memory that has moved.
 """
 
 import torch

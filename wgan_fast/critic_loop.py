@@ -10,9 +10,11 @@ from torch.optim import Optimizer
 
 from wgan_fast import ops
 from wgan_fast.arguments import check_choice, check_number, check_samples, describe
-from wgan_fast.cuda_graph import WARM_UP_CALLS, CUDAGraph, Graph, StaticInput
+from wgan_fast.captured_iteration import CapturedIteration
+from wgan_fast.cuda_graph import CUDAGraph, Graph
 from wgan_fast.frozen_function import MODES, FrozenFunction, Function
 from wgan_fast.functional import loss_settings
+from wgan_fast.loop_arguments import check_module, check_optimizer, check_shape
 from wgan_fast.routes import BACKENDS
 from wgan_fast.signature import Signature
 from wgan_fast.steps import (
@@ -103,10 +105,15 @@ class CriticLoop:
         rng: torch.Generator | None = None,
         backend: str = "auto",
     ) -> None:
-        self.generator, self.critic = _module("generator", generator), _module("critic", critic)
-        self.generator_optimizer = _optimizer("generator_optimizer", generator_optimizer, generator)
-        self.critic_optimizer = _optimizer("critic_optimizer", critic_optimizer, critic)
-        self.latent_shape = _shape(latent_shape)
+        self.generator, self.critic = (
+            check_module("generator", generator),
+            check_module("critic", critic),
+        )
+        self.generator_optimizer = check_optimizer(
+            "generator_optimizer", generator_optimizer, generator
+        )
+        self.critic_optimizer = check_optimizer("critic_optimizer", critic_optimizer, critic)
+        self.latent_shape = check_shape(latent_shape)
         self.objective = check_choice("objective", objective, OBJECTIVES)
         if isinstance(n_critic, bool) or not isinstance(n_critic, int) or n_critic < 1:
             raise ValueError(f"n_critic: expected an integer of at least 1, got {n_critic!r}")
@@ -139,11 +146,15 @@ class CriticLoop:
         )
         self._sample = self._frozen(sampling(generator), [generator], lambda: ["the fakes"])
         self._signature = Signature([generator, critic])
-        self._programs: dict[Any, _Program] = {}
+        self._programs: dict[Any, CapturedIteration] = {}
         self._may_capture = mode != "eager"
 
     def _frozen(
-        self, step: Step, owners: list[nn.Module], names: Callable[[], list[str]], eager: bool = False
+        self,
+        step: Step,
+        owners: list[nn.Module],
+        names: Callable[[], list[str]],
+        eager: bool = False,
     ) -> FrozenFunction:
         how = "eager" if eager else self.mode
         return FrozenFunction(step, owners, names, how)
@@ -184,10 +195,9 @@ class CriticLoop:
         critic_parameters = list(trained(self.critic).values())
         take_step: Function | None = None
         for step in range(self.n_critic):
+            arguments = [reals[step], fakes[step]]
             if self._penalised:
-                arguments = reals[step], fakes[step], alpha[step], weight
-            else:
-                arguments = reals[step], fakes[step]
+                arguments += [alpha[step], weight]
             if take_step is None:
                 take_step = self._critic_step.prepared(*arguments)
             seen, *gradients = take_step(*arguments)
@@ -228,7 +238,9 @@ class CriticLoop:
             key = self._facts(reals)
             if len(self._programs) >= _KEPT:
                 self._programs.pop(next(iter(self._programs)))
-            program = _Program(self._new_graph(reals.device), reals, self._weight_for(reals))
+            program = CapturedIteration(
+                self._new_graph(reals.device), reals, self._weight_for(reals)
+            )
             self._programs[key] = program
         try:
             return program(self._iterate, reals, self.weight)
@@ -266,36 +278,6 @@ class CriticLoop:
             )
 
 
-class _Program:
-    """One captured iteration and the memory that it reads."""
-
-    def __init__(self, graph: Graph, reals: Tensor, weight: Tensor) -> None:
-        self._graph = graph
-        self._reals, self._weight = StaticInput(reals), StaticInput(weight)
-        self._calls = 0
-        self._seen: Tensor | None = None
-        self.capturing = False
-
-    def __call__(
-        self, iterate: Callable[[Tensor, Tensor], Tensor], reals: Tensor, weight: float
-    ) -> Tensor:
-        self._reals.fill(reals)
-        self._weight.tensor.fill_(weight)
-
-        def run() -> Tensor:
-            return iterate(self._reals.tensor, self._weight.tensor)
-
-        if self._calls < WARM_UP_CALLS:
-            self._calls += 1
-            return self._graph.warm_up(run)
-        if self._seen is None:
-            self.capturing = True
-            self._seen = self._graph.capture(run)
-            self.capturing = False
-        self._graph.replay()
-        return self._seen.clone()
-
-
 def _update(
     optimizer: Optimizer, parameters: Iterable[nn.Parameter], gradients: Sequence[Tensor | None]
 ) -> None:
@@ -306,37 +288,3 @@ def _update(
 
 def _clips(optimizer: Optimizer) -> bool:
     return all(group.get("clip_value") is not None for group in optimizer.param_groups)
-
-
-def _module(name: str, module: Any) -> nn.Module:
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"{name}: expected an nn.Module, got {describe(module)}")
-    parameters = trained(module)
-    if not parameters:
-        raise ValueError(f"{name}: expected parameters that require gradients, found none")
-    for parameter_name, parameter in parameters.items():
-        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
-            raise ValueError(
-                f"{name}: {parameter_name} has a hook on its gradient, which a graph would not "
-                "call; take critic_loss in a loop of your own"
-            )
-    return module
-
-
-def _optimizer(name: str, optimizer: Any, module: nn.Module) -> Optimizer:
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"{name}: expected a torch.optim.Optimizer, got {describe(optimizer)}")
-    own = {id(parameter) for parameter in module.parameters()}
-    given = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if not given <= own:
-        raise ValueError(f"{name}: expected it over the {name.split('_')[0]}'s parameters alone")
-    return optimizer
-
-
-def _shape(latent_shape: Any) -> tuple[int, ...]:
-    shape = (latent_shape,) if isinstance(latent_shape, int) else tuple(latent_shape)
-    if not shape or not all(isinstance(size, int) and size > 0 for size in shape):
-        raise ValueError(
-            f"latent_shape: expected a positive integer or a tuple of them, got {latent_shape!r}"
-        )
-    return shape

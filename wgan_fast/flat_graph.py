@@ -7,7 +7,6 @@ whoever keeps one must know when the function would do something else
 (:class:`wgan_fast.signature.Signature`).
 """
 
-import operator
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -55,7 +54,9 @@ class FlatGraph:
         """
         from torch._inductor import compile  # seconds, which only those who compile should pay
 
-        inputs = [*self.state, *arguments]
+        _unfold_biases(self.module.graph)
+        self.module.recompile()
+        inputs: list[Any] = [*self.state, *arguments]
         with torch.no_grad(), _without_autocast():
             compiled = compile(self.module, inputs, options={"fallback_random": True})
         self._run = compiled
@@ -133,6 +134,23 @@ def _constants_as_inputs(module: GraphModule, names: int) -> list[Tensor]:
     return list(found.values())
 
 
+def _unfold_biases(graph: Graph) -> None:
+    """A B + bias in two: Inductor adds the bias in the activation's kernel, a library copies it."""
+    for node in list(graph.nodes):
+        if node.op != "call_function" or node.target is not aten.addmm.default or node.kwargs:
+            continue
+        bias, *factors = node.args
+        seen = _seen(bias)
+        if seen is None or seen.dim() != 1:
+            continue
+        with graph.inserting_before(node):
+            product = graph.call_function(aten.mm.default, tuple(factors))
+            total = graph.call_function(aten.add.Tensor, (product, bias))
+        product.meta = total.meta = node.meta
+        node.replace_all_uses_with(total)
+        graph.erase_node(node)
+
+
 def simplify(graph: Graph) -> None:
     """Take out what does nothing, and join what one kernel can do."""
     for node in list(graph.nodes):
@@ -150,17 +168,20 @@ def _does_nothing(node: Node) -> bool:
     if node.target in _ALIASES:
         return True
     if node.target in (aten.slice.Tensor, aten.view.default, aten.expand.default):
-        source, result = node.args[0].meta.get("val"), node.meta.get("val")  # type: ignore[union-attr]
-        return source is not None and source.shape == result.shape and _strides(source, result)
+        source, result = _seen(node.args[0]), _seen(node)
+        if source is None or result is None:
+            return False
+        return source.shape == result.shape and source.stride() == result.stride()
     return False
 
 
-def _strides(one: Tensor, other: Tensor) -> bool:
-    return one.stride() == other.stride()
+def _seen(node: Any) -> Tensor | None:
+    """What the node gave when it was traced, without its numbers."""
+    return node.meta.get("val") if isinstance(node, Node) else None
 
 
 def _add_to_product(graph: Graph, node: Node) -> None:
-    """x + A B in one call: a weight's gradient from the loss's rows and from the penalty's."""
+    """X + A B in one call: a weight's gradient from the loss's rows and from the penalty's."""
     if node.kwargs or len(node.args) != 2:
         return
     for total, product in (node.args, node.args[::-1]):
@@ -168,8 +189,8 @@ def _add_to_product(graph: Graph, node: Node) -> None:
             continue
         if not isinstance(total, Node) or len(product.users) > 1:
             continue
-        whole, part = total.meta.get("val"), product.meta.get("val")
-        if whole is None or whole.shape != part.shape or whole.dtype != part.dtype:
+        whole, part = _seen(total), _seen(product)
+        if whole is None or part is None or (whole.shape, whole.dtype) != (part.shape, part.dtype):
             continue
         with graph.inserting_before(node):
             joined = graph.call_function(aten.addmm.default, (total, *product.args))

@@ -131,9 +131,7 @@ class FrozenFunction:
             self._compare(expected, [_copied(result) for result in graph(*arguments)])
         return graph
 
-    def _compare(
-        self, expected: Sequence[Tensor | None], results: Sequence[Tensor | None]
-    ) -> None:
+    def _compare(self, expected: Sequence[Tensor | None], results: Sequence[Tensor | None]) -> None:
         """The frozen results against the function's own.
 
         Raises:

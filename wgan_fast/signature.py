@@ -51,12 +51,9 @@ class Signature:
             facts += [value for value in vars(module).values() if type(value) in _PLAIN]
             facts += [id(part) for part in module._modules.values()]
             facts += [len(module._forward_hooks), len(module._forward_pre_hooks)]
-            for tensor in module._parameters.values():
-                if tensor is not None:
-                    facts += [id(tensor), tensor.requires_grad, tensor.dtype, tensor.device]
-            for tensor in module._buffers.values():
-                if tensor is not None:
-                    facts += [id(tensor), tensor.dtype, tensor.device]
+            for held in (*module._parameters.values(), *module._buffers.values()):
+                if held is not None:
+                    facts += [id(held), held.requires_grad, held.dtype, held.device]
         for tensor in arguments:
             facts += [tensor.shape, tensor.stride(), tensor.dtype, tensor.device]
         facts += [torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")]

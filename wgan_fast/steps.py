@@ -50,9 +50,9 @@ def penalised_critic_step(critic: Any, settings: LossSettings, backend: str = "a
             )
             gradients = _gradients(loss, critic)
         both = 2 if settings.at == "both" else 1
-        seen = (loss, real_score - fake_score, both * penalties.mean(), norms.mean())
-        seen = (*seen, real_score, fake_score)
-        return [torch.stack([value.detach() for value in seen]), *gradients]
+        means = both * penalties.mean(), norms.mean(), real_score, fake_score
+        seen = [value.detach() for value in (loss, real_score - fake_score, *means)]
+        return [torch.stack(seen), *gradients]
 
     return step
 
@@ -79,8 +79,8 @@ def plain_critic_step(critic: Any, saturating: bool) -> Step:
             gradients = _gradients(loss, critic)
         means = real_scores.mean(), fake_scores.mean()
         nothing = torch.zeros_like(loss)
-        seen = (loss, means[0] - means[1], nothing, nothing, *means)
-        return [torch.stack([value.detach() for value in seen]), *gradients]
+        seen = [v.detach() for v in (loss, means[0] - means[1], nothing, nothing, *means)]
+        return [torch.stack(seen), *gradients]
 
     return step
 

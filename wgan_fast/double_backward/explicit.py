@@ -99,10 +99,10 @@ def attach(done: Computed, again: Again) -> Tensor:
 def gradients_of(loss: Tensor) -> dict[int, Tensor | None] | None:
     """The gradients that a loss of this engine holds, by their leaves' ids; None for another's."""
     made_by: Any = loss.grad_fn
-    if not isinstance(made_by, Explicit._backward_cls):  # type: ignore[attr-defined]
+    backward: Any = Explicit._backward_cls  # type: ignore[attr-defined]
+    if type(made_by) is not backward:
         return None
-    gradients = _apart(made_by.gradients)
-    return {id(leaf): g for leaf, g in zip(made_by.leaves, gradients, strict=True)}
+    return dict(zip(map(id, made_by.leaves), _apart(made_by.gradients), strict=True))
 
 
 def gradient_penalty(

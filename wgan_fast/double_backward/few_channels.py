@@ -1,10 +1,10 @@
 """From many maps to an image of few channels: a transposed convolution as a product and col2im.
 
 oneDNN has lanes for output channels, and an image of one or three leaves most of them empty: the
-input gradient of a critic's first layer, and a generator's last layer, run at a twentieth of the
-speed of their neighbours. The product W^T Y has no such lanes, and where strides are at least 2, few
-of its columns fall on each pixel. Measured at 2 threads: 4 times faster for one channel, 1.9 times
-for three, slower from eight on or at stride 1.
+input gradient of a critic's first layer and a generator's last layer run at a twentieth of their
+neighbours' speed. The product W^T Y has no such lanes, and where strides are at least 2, few of its
+columns fall on each pixel. Measured at 2 threads: 4 times faster for one channel, 1.9 times for
+three, slower from eight on or at stride 1.
 """
 
 from typing import Any

@@ -64,7 +64,12 @@ class ChannelsLast:
         """
         if op is aten.convolution.default:
             weight, transposed = args[1], args[6]
-            if weight.dim() == 4 and (self._transposed or not transposed) and weight.is_contiguous() and _fast(weight):
+            if (
+                weight.dim() == 4
+                and (self._transposed or not transposed)
+                and weight.is_contiguous()
+                and _fast(weight)
+            ):
                 return (args[0], self._rearranged(weight), *args[2:])
         elif op is aten.convolution_backward.default and id(args[2]) in self._weights:
             return (*args[:2], self._rearranged(args[2]), *args[3:])

@@ -1,0 +1,46 @@
+"""The checks on what :class:`wgan_fast.CriticLoop` is given."""
+
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from wgan_fast.arguments import describe
+from wgan_fast.steps import trained
+
+
+def check_module(name: str, module: Any) -> nn.Module:
+    """A module with parameters to train, none of them with a hook."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"{name}: expected an nn.Module, got {describe(module)}")
+    parameters = trained(module)
+    if not parameters:
+        raise ValueError(f"{name}: expected parameters that require gradients, found none")
+    for parameter_name, parameter in parameters.items():
+        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+            raise ValueError(
+                f"{name}: {parameter_name} has a hook on its gradient, which a graph would not "
+                "call; take critic_loss in a loop of your own"
+            )
+    return module
+
+
+def check_optimizer(name: str, optimizer: Any, module: nn.Module) -> Optimizer:
+    """An optimiser over the module's parameters alone."""
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"{name}: expected a torch.optim.Optimizer, got {describe(optimizer)}")
+    own = {id(parameter) for parameter in module.parameters()}
+    given = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not given <= own:
+        raise ValueError(f"{name}: expected it over the {name.split('_')[0]}'s parameters alone")
+    return optimizer
+
+
+def check_shape(latent_shape: Any) -> tuple[int, ...]:
+    """The shape of one z."""
+    shape = (latent_shape,) if isinstance(latent_shape, int) else tuple(latent_shape)
+    if not shape or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise ValueError(
+            f"latent_shape: expected a positive integer or a tuple of them, got {latent_shape!r}"
+        )
+    return shape
