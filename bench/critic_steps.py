@@ -6,13 +6,13 @@ contiguous tensors, as its users have it.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 import wgan_fast
-from bench.critics import CRITICS, DCGANS, RESNETS, Critic, Problem
+from bench.critics import CRITICS, DCGANS, MLPS, RESNETS, Critic, Problem
 from bench.harness.case import Case, Figure
 from bench.harness.guards import runs_compiled
 from bench.peers import inductor
@@ -28,6 +28,7 @@ _TOLERANCE = 5e-3
 _NEVER_SLOWER = 0.98
 _LEAN, _LEAN_IN_CHUNKS = 0.85, 0.3  # peak memory over the reference's, on the DCGAN critics
 _CHUNKS = 4
+_FROZEN, _COMPILED = "wgan_fast, frozen", "wgan_fast, frozen + compiled"
 _CHANNELS_LAST, _IN_CHUNKS = "wgan_fast, channels_last", f"wgan_fast, {_CHUNKS} chunks"
 _INDUCTOR, _GRADFIX = "make_fx + Inductor", "conv2d_gradfix"
 # Compiling a ResNet's step takes most of a minute, so that one of the three must do.
@@ -82,6 +83,29 @@ def _critic_loss_in_chunks(p: Problem) -> Tensor:
     )
 
 
+class CriticWithStep(NamedTuple):
+    """A problem and its frozen step, past autograd, as the compiled peer's."""
+
+    step: wgan_fast.FrozenStep
+    problem: Problem
+
+    def run(self) -> list[Tensor | None]:
+        """The loss and the gradient of every parameter."""
+        p = self.problem
+        loss, gradients = self.step.value_and_grad(p.real, p.fake, p.alpha)
+        return [loss, *gradients.values()]
+
+
+def frozen(compile: bool) -> Callable[[Problem], CriticWithStep]:
+    """What freezes a problem's step."""
+
+    def prepare(problem: Problem) -> CriticWithStep:
+        step = wgan_fast.freeze(problem.critic, problem.real, weight=10.0, compile=compile)
+        return CriticWithStep(step, problem)
+
+    return prepare
+
+
 def _case(
     claim: str,
     critic: Critic,
@@ -123,6 +147,13 @@ def _critic_loss_case(critic: Critic) -> Case:
             Figure(_IN_CHUNKS, "memory", _LEAN_IN_CHUNKS),
         ]
 
+    sides[_FROZEN] = CriticWithStep.run
+    prepare[_FROZEN] = frozen(compile=False)
+    if critic in (*MLPS, *DCGANS):
+        sides[_COMPILED] = CriticWithStep.run
+        prepare[_COMPILED] = frozen(compile=True)
+        at_least = 1.5 if critic.name == "toy-mlp" else 1.15
+        figures.append(Figure(_COMPILED, "speed-up", at_least, against=(_INDUCTOR,)))
     peers = []
     if critic.name not in _NOT_COMPILED:
         peers.append(_INDUCTOR)
@@ -140,7 +171,7 @@ def _critic_loss_case(critic: Critic) -> Case:
         *figures,
         prepare=prepare,
         peers=tuple(peers),
-        compiled=tuple(peer for peer in peers if peer == _INDUCTOR),
+        compiled=tuple(side for side in (_COMPILED, _INDUCTOR) if side in sides),
     )
 
 

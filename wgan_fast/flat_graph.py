@@ -54,8 +54,6 @@ class FlatGraph:
         """
         from torch._inductor import compile  # seconds, which only those who compile should pay
 
-        _unfold_biases(self.module.graph)
-        self.module.recompile()
         inputs: list[Any] = [*self.state, *arguments]
         with torch.no_grad(), _without_autocast():
             compiled = compile(self.module, inputs, options={"fallback_random": True})
@@ -132,23 +130,6 @@ def _constants_as_inputs(module: GraphModule, names: int) -> list[Tensor]:
         node.replace_all_uses_with(inputs[node.target])
         graph.erase_node(node)
     return list(found.values())
-
-
-def _unfold_biases(graph: Graph) -> None:
-    """A B + bias in two: Inductor adds the bias in the activation's kernel, a library copies it."""
-    for node in list(graph.nodes):
-        if node.op != "call_function" or node.target is not aten.addmm.default or node.kwargs:
-            continue
-        bias, *factors = node.args
-        seen = _seen(bias)
-        if seen is None or seen.dim() != 1:
-            continue
-        with graph.inserting_before(node):
-            product = graph.call_function(aten.mm.default, tuple(factors))
-            total = graph.call_function(aten.add.Tensor, (product, bias))
-        product.meta = total.meta = node.meta
-        node.replace_all_uses_with(total)
-        graph.erase_node(node)
 
 
 def simplify(graph: Graph) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wgan_fast import ops
 from wgan_fast.arguments import check_critic, check_pair, check_samples, choose_alpha
@@ -26,6 +26,7 @@ class FrozenStep:
         self.weight = weight
         """λ: an input of the graph, to be changed at will."""
         self._critic = critic
+        self._parameters: dict[Any, dict[str, nn.Parameter]] = {}
         self._at = settings.at
         step = penalised_critic_step(critic, settings)
         mode = "compiled" if compile else "captured"
@@ -69,6 +70,32 @@ class FrozenStep:
         return_stats: bool = False,
     ) -> Tensor | tuple[Tensor, CriticStats]:
         """The loss, to call ``backward`` on; arguments and result as :func:`critic_loss`'s."""
+        seen, gradients, parameters = self._run(real, fake, alpha, generator)
+        numbers = seen.unbind()
+        loss = numbers[0]
+        if torch.is_grad_enabled():
+            leaves: list[Tensor] = list(parameters.values())
+            loss = attach(Computed(loss, leaves, gradients, (), ()), _once_only)
+        return (loss, CriticStats(*numbers)) if return_stats else loss
+
+    def value_and_grad(
+        self,
+        real: Tensor,
+        fake: Tensor,
+        alpha: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor | None]]:
+        """The loss and every parameter's gradient by name, past autograd: no ``backward`` to call.
+
+        None is the gradient of a parameter that the loss does not depend on.
+        """
+        seen, gradients, parameters = self._run(real, fake, alpha, generator)
+        return seen[0], dict(zip(parameters, gradients, strict=True))
+
+    def _run(
+        self, real: Tensor, fake: Tensor, alpha: Tensor | None, generator: torch.Generator | None
+    ) -> tuple[Tensor, list[Tensor | None], dict[str, nn.Parameter]]:
         check_pair(real, fake)
         real, fake = real.detach(), fake.detach()
         if self._at == "mix":
@@ -79,14 +106,13 @@ class FrozenStep:
             )
         else:
             alpha = real.new_zeros(len(real))
-        seen, *gradients = self._frozen(*self._arguments(real, fake, alpha))
+        arguments = self._arguments(real, fake, alpha)
+        run = self._frozen.prepared(*arguments)
+        if run not in self._parameters:  # what a graph was made for does not change
+            self._parameters[run] = trained(self._critic)
+        seen, *gradients = run(*arguments)
         assert seen is not None
-        numbers = seen.unbind()
-        loss = numbers[0]
-        if torch.is_grad_enabled():
-            leaves: list[Tensor] = list(trained(self._critic).values())
-            loss = attach(Computed(loss, leaves, gradients, (), ()), _once_only)
-        return (loss, CriticStats(*numbers)) if return_stats else loss
+        return seen, gradients, self._parameters[run]
 
 
 def _once_only() -> Tensor:

@@ -31,15 +31,19 @@ class Figure:
         measure: ``"speed-up"`` (baseline's time over the side's, median) or ``"memory"`` (the
             side's peak bytes over the baseline's).
         bound: the least speed-up, or the most memory.
+        against: a speed-up over the fastest of these sides in the place of the baseline; those
+            that could not be measured do not count.
     """
 
     side: str
     measure: Literal["speed-up", "memory"]
     bound: float
+    against: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         sign = "≥" if self.measure == "speed-up" else "≤"
-        return f"{self.measure} {sign} {self.bound:g}"
+        over = f" over {' and '.join(self.against)}" if self.against else ""
+        return f"{self.measure}{over} {sign} {self.bound:g}"
 
 
 @dataclass(frozen=True)

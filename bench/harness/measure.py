@@ -1,6 +1,8 @@
 """One case from its declaration to its numbers."""
 
+import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +11,7 @@ from bench.harness import memory
 from bench.harness.agreement import check_agreement
 from bench.harness.allocator import allocator_peak_bytes
 from bench.harness.case import Case, CaseError, Run
+from bench.harness.compilation import fresh_inductor
 from bench.harness.flops import count_flops, gemm_seconds
 from bench.harness.guards import check_calls
 from bench.harness.interleave import Plan, interleave, timer_for
@@ -53,11 +56,25 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line}"[:_REASON_LENGTH]
 
 
+def _first_call(case: Case, name: str, device: torch.device, taken: dict[str, float]) -> Run:
+    """Start a side and call it once, with nothing compiled in an earlier process."""
+    start = time.perf_counter()
+    with fresh_inductor() if name in case.compiled else nullcontext():
+        run = case.start(name, device)
+        run()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    taken[name] = time.perf_counter() - start
+    return run
+
+
 def _ready(
     case: Case, device: torch.device
-) -> tuple[Mapping[str, Run], Mapping[str, _Counted], dict[str, str]]:
-    """The sides that can be timed, what was counted of them, and why each other peer cannot."""
-    sides = {name: case.start(name, device) for name in case.sides if name not in case.peers}
+) -> tuple[Mapping[str, Run], Mapping[str, _Counted], dict[str, float], dict[str, str]]:
+    """The sides to time, what was counted of them, their first calls' seconds, refused peers."""
+    first: dict[str, float] = {}
+    required = [name for name in case.sides if name not in case.peers]
+    sides = {name: _first_call(case, name, device, first) for name in required}
     check_agreement(sides, case.tolerance, device)
     counted = {name: _count(case, name, device) for name in sides}
 
@@ -65,7 +82,7 @@ def _ready(
 
     def add(peer: str) -> str | None:
         try:
-            run = case.start(peer, device)
+            run = _first_call(case, peer, device, first)
             check_agreement({baseline: sides[baseline], peer: run}, case.tolerance, device)
             counted[peer] = _count(case, peer, device)
         except Exception as error:  # a compiler raises whatever it likes
@@ -74,7 +91,7 @@ def _ready(
         return None
 
     refused = {peer: reason for peer in case.peers if (reason := add(peer)) is not None}
-    return sides, counted, refused
+    return sides, counted, first, refused
 
 
 def _forward_flops(forward: Callable, problem: object) -> int:
@@ -90,7 +107,7 @@ def measure(case: Case, device: torch.device, plan: Plan) -> CaseResult:
     """
     for require in case.requires:
         require(device)
-    sides, counted, refused_peers = _ready(case, device)
+    sides, counted, first, refused_peers = _ready(case, device)
 
     timer = timer_for(device)
     gemm = gemm_seconds(device, timer) if case.forward else []
@@ -109,6 +126,7 @@ def measure(case: Case, device: torch.device, plan: Plan) -> CaseResult:
                 counted[name].operators,
                 counted[name].allocator_peak_bytes,
                 counted[name].flops,
+                first[name],
             )
             for name in sides
         ],

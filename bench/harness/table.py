@@ -10,6 +10,7 @@ _OPTIONAL = (
     "FLOPs/F",
     "of GEMM's peak",
     "operators",
+    "first call, pays after",
     "peak memory",
     "of the baseline's (allocator's)",
 )
@@ -23,10 +24,12 @@ round, median and quartiles over all rounds. GB/s: bytes that any implementation
 the median time; inputs that fit the cache come from there. FLOPs/F: floating point operations of \
 matrix products and convolutions, in units of one forward pass over one batch. Of GEMM's peak: \
 their number per second over that of a large float32 torch.mm, the fastest of some before and \
-after the case. Operators: dispatched per call, by a loop's later steps. Peak memory: the most \
-that one call allocates at one time, counted between operators; the ratio in brackets is the \
-allocator's, with what operators use inside themselves. Compiled sides dispatch few operators and \
-have the allocator's count alone. Noisy: the quartiles lie further apart than a fifth of the \
+after the case. Operators: dispatched per call, by a loop's later steps. First call, pays after: \
+seconds until the first result where they are many, tracing and compilation included, and after \
+how many calls they are made up for. Peak memory: the most that one call allocates at one time, \
+counted between operators; the ratio in brackets is the allocator's, with what operators use \
+inside themselves. Compiled sides dispatch few operators and have the allocator's count alone. \
+Noisy: the quartiles lie further apart than a fifth of the \
 median. Starved: other processes took the cores, and these times count scheduling; measure again \
 on an idle machine."""
 
@@ -40,6 +43,14 @@ def _bytes(number: int) -> str:
 
 def _or_nothing(number: float | None, spelled: str = "{:.2f}") -> str:
     return _NOTHING if number is None else spelled.format(number)
+
+
+def _first_call(case: CaseResult, side: SideResult) -> str:
+    # A call that is not much longer than the others says nothing worth a cell.
+    if side.first_seconds is None or side.first_seconds < 0.5:
+        return _NOTHING
+    calls = case.pays_after(side)
+    return f"{side.first_seconds:.1f} s, {'never' if calls is None else calls}"
 
 
 def _row(case: CaseResult, side: SideResult) -> list[str]:
@@ -58,6 +69,7 @@ def _row(case: CaseResult, side: SideResult) -> list[str]:
         _or_nothing(case.forwards(side)),
         _or_nothing(case.gemm_fraction(side)),
         _or_nothing(side.operators, "{}"),
+        _first_call(case, side),
         _NOTHING if side.peak_bytes is None else _bytes(side.peak_bytes),
         f"{_or_nothing(memory)} ({_or_nothing(allocator)})",
         "; ".join(map(str, figures)) or _NOTHING,

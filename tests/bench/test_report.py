@@ -152,7 +152,7 @@ def test_the_stamp_says_what_ran_where():
 def test_every_case_is_discovered_and_sound():
     cases = all_cases()
     claims = {case.name.split("/")[0] for case in cases}
-    assert claims == {"operators", "critic_loss", "gradient_penalty", "R1", "R1+R2"}
+    assert claims == {"operators", "critic_loss", "gradient_penalty", "R1", "R1+R2", "iteration"}
     for case in cases:
         assert len(case.sides) >= 2
         assert {figure.side for figure in case.figures} <= set(case.sides)
@@ -169,7 +169,7 @@ def test_every_case_is_discovered_and_sound():
 @pytest.mark.parametrize("name", ["critic_loss/toy-mlp", "operators/clip_weights_"])
 def test_a_real_case_runs(name, monkeypatch):
     # The real one takes its time; every run of the benchmark checks what it makes.
-    monkeypatch.setattr("torch._inductor.compile", lambda graph, inputs: graph)
+    monkeypatch.setattr("torch._inductor.compile", lambda graph, inputs, **options: graph)
     (case,) = cases_for("cpu", name)
     plan = Plan(rounds=2, seconds=0.0, sample_seconds=0.0, warmup_seconds=0.0)
     measured = measure_or_refuse(case, torch.device("cpu"), plan)
@@ -199,6 +199,34 @@ def small(monkeypatch):
 
 
 QUICKLY = ["--rounds", "2", "--seconds", "0", "--threads", "1"]
+
+
+def test_a_first_call_that_takes_long_and_when_it_pays():
+    baseline = SideResult("textbook", [0.003] * 15, 1, 1, 1, first_seconds=0.003)
+    compiled = SideResult("ours", [0.001] * 15, 1, 1, 1, first_seconds=2.003)
+    slower = SideResult("slower", [0.004] * 15, 1, 1, 1, first_seconds=0.6)
+    case = CaseResult("claim/one", "", None, [baseline, compiled, slower])
+    assert case.pays_after(compiled) == 1000
+    assert case.pays_after(slower) is None
+    printed = table(Results({}, [case]))
+    assert "| 2.0 s, 1000 |" in printed
+    assert "| 0.6 s, never |" in printed
+
+
+def test_a_figure_against_the_strongest_peer():
+    sides = [
+        SideResult(name, [seconds] * 15, 1, 1, 1)
+        for name, seconds in (("textbook", 0.004), ("ours", 0.001), ("a", 0.003), ("b", 0.002))
+    ]
+    case = CaseResult("claim/one", "", None, sides)
+    for bound, against, verdict in (
+        (2.0, ("a", "b"), "met"),
+        (2.5, ("a", "b"), "missed"),
+        (2.5, ("a",), "met"),
+        (3.5, ("not measured",), "met"),
+    ):
+        assert case.verdict(Figure("ours", "speed-up", bound, against)) == verdict
+    assert str(Figure("ours", "speed-up", 2.0, ("a", "b"))) == "speed-up over a and b ≥ 2"
 
 
 def test_the_command(small, tmp_path, capsys):
