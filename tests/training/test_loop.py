@@ -125,33 +125,24 @@ def test_clip_bounds_hold_after_every_wgan_step(tiny_config, train_quietly, monk
 
 @pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_each_step_builds_only_the_graph_it_needs(
+def test_only_the_generators_step_builds_a_graph_of_it(
     objective, tiny_config, train_quietly, monkeypatch
 ):
-    generator_graphs, critic_weights_learn = [], []
-
-    def watch_generator(module, _, samples):
-        if module.training:
-            generator_graphs.append(samples.requires_grad)
+    graphs = []
 
     def build_and_watch(config, *where):
         generator, critic = build_networks(config, *where)
-        generator.register_forward_hook(watch_generator)
-        critic.register_forward_pre_hook(
-            lambda module, _: critic_weights_learn.append(
-                all(p.requires_grad for p in module.parameters())
-            )
+        generator.register_forward_hook(
+            lambda module, _, samples: graphs.append(samples.requires_grad and module.training)
         )
         return generator, critic
 
     monkeypatch.setattr(loop, "build_networks", build_and_watch)
-    # One line of metrics at the very end: the calls seen before are those of training.
-    backend = "autograd" if objective == "wgan-gp" else "auto"
-    settings = {"steps": 2, "n_critic": 3, "log_every": 9, "backend": backend}
+    settings = {"steps": 2, "n_critic": 3, "log_every": 9, "loop": "eager"}
     train_quietly(tiny_config(objective=objective, **settings))
-    assert generator_graphs == [False, False, False, True] * 2
-    calls = 3 * (3 if objective == "wgan-gp" else 2)
-    assert critic_weights_learn[: 2 * calls + 2] == ([True] * calls + [False]) * 2
+    # Pictures and the question whether samples keep apart take no graph either.
+    assert graphs.count(True) == settings["steps"]
+    assert len(graphs) >= 2 * settings["steps"]
 
 
 @pytest.mark.usefixtures("without_pictures")
