@@ -198,6 +198,17 @@ def test_float32_and_autocast():
         assert_same(*loops, rtol=1e-2, atol=1e-2 if autocast else 1e-3)
 
 
+def test_one_autocast_context_around_the_whole_loop_keeps_no_old_weights():
+    twins = [module.float() for module in toys()]
+    loops = [make(*copy.deepcopy(twins), mode="eager") for _ in range(2)]
+    batches = [points(torch.float32) for _ in range(3)]
+    for loop, cache in zip(loops, (True, False), strict=True):
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=cache):
+            for reals in batches:
+                loop(reals)
+    assert_same(*loops, rtol=0, atol=0)
+
+
 class Branching(MLPCritic):
     def forward(self, x):
         scores = super().forward(x)

@@ -284,6 +284,8 @@ def _update(
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     optimizer.step()
+    # Autocast keeps narrow copies of weights until its context ends; the whole loop may lie in one.
+    torch.clear_autocast_cache()
 
 
 def _clips(optimizer: Optimizer) -> bool:

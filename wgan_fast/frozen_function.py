@@ -112,6 +112,8 @@ class FrozenFunction:
             if why := _obstacle(owner):
                 raise TraceError(why)
         state = self._signature.state()
+        # Weights may have been updated inside of an autocast context, which keeps their old casts.
+        torch.clear_autocast_cache()
         with _restored(state, arguments):
             self.function(*arguments)  # what is learnt in the first call may change the second
         with _restored(state, arguments):
