@@ -169,6 +169,8 @@ def _critic_loss_case(critic: Critic) -> Case:
         sides,
         _OF_CRITIC_LOSS.get(critic.name, _NEVER_SLOWER),
         *figures,
+        # Curved and large: called apart from the second step on.
+        operators=("interpolate" if critic in RESNETS else "merged_batch", "gradient_norm_penalty"),
         prepare=prepare,
         peers=tuple(peers),
         compiled=tuple(side for side in (_COMPILED, _INDUCTOR) if side in sides),

@@ -93,6 +93,15 @@ _ROWS = (
         lambda samples: wgan_fast.interpolate(*samples),
         3,
     ),
+    # Both samples in, both and the interpolates out.
+    _Row(
+        "merged_batch",
+        "merged_batch",
+        _pair_and_alpha,
+        lambda s: torch.cat((s[0], s[1], torch.lerp(s[1], s[0], s[2][:, None]))),
+        lambda s: ops.merged_batch(*s),
+        5,
+    ),
     # The gradient in, the direction out; norms and penalties are small.
     _Row(
         "gradient_norm_penalty",

@@ -306,14 +306,12 @@ def critic_loss(
         )
 
     real, fake = real.detach(), fake.detach()
-    interpolates = real
     if settings.at == "mix":
         alpha = choose_alpha(alpha, generator, real).detach()
-        interpolates = ops.interpolate(real, fake, alpha)
     elif alpha is not None or generator is not None:
         raise ValueError(f"alpha, generator: expected None, no point is drawn for at={at!r}")
     loss, (real_score, fake_score, norms, penalties) = routes.critic_loss(
-        critic, real, fake, interpolates, settings, backend, chunk_size
+        critic, real, fake, alpha, settings, backend, chunk_size
     )
     if not return_stats:
         return loss

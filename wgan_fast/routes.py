@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgan_fast import autograd_route, first_order
+from wgan_fast import autograd_route, first_order, ops
 from wgan_fast.arguments import independent_score_error
 from wgan_fast.double_backward import choice, explicit
 from wgan_fast.double_backward.errors import (
@@ -109,18 +109,18 @@ def critic_loss(
     critic: Critic,
     real: Tensor,
     fake: Tensor,
-    interpolates: Tensor,
+    alpha: Tensor | None,
     settings: LossSettings,
     backend: str,
     chunk_size: int | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """(loss, (real score, fake score, norms, penalties))."""
+    """(loss, (real score, fake score, norms, penalties)); α is there for ``at="mix"`` alone."""
     critic = choice.unwrapped(critic)
     about = settings.at, real.shape
 
     def unmerged(backend: str) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
         if settings.at == "mix" or backend == "first_order":
-            return in_calls_apart(critic, real, fake, interpolates, settings, backend)
+            return in_calls_apart(critic, real, fake, alpha, settings, backend)
         if backend == "explicit":
             raise Unsupported(
                 f'backend="explicit": at={settings.at!r} takes loss and penalty in one batch, but '
@@ -134,9 +134,7 @@ def critic_loss(
         if backend == "auto":
             again = once_more(critic, real.device, lambda: unmerged("autograd")[0])
         try:
-            done = explicit.critic_loss(
-                critic, real, fake, interpolates, settings, chunk_size, again
-            )
+            done = explicit.critic_loss(critic, real, fake, alpha, settings, chunk_size, again)
             if better := explicit.better_apart(critic, real, settings.at):
                 choice.unmerged.set(critic, better, *about)  # from the next call on
             return done
@@ -158,7 +156,7 @@ def in_calls_apart(
     critic: Critic,
     real: Tensor,
     fake: Tensor,
-    interpolates: Tensor,
+    alpha: Tensor | None,
     settings: LossSettings,
     backend: str,
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -166,11 +164,14 @@ def in_calls_apart(
     fake_scores = autograd_route.scores(critic, fake)
     real_scores = autograd_route.scores(critic, real)
     loss = score_loss(settings.objective, settings.drift, real_scores, fake_scores)
-    places = {"mix": [interpolates], "real": [real], "fake": [fake], "both": [fake, real]}
+    if alpha is not None:
+        points = [ops.interpolate(real, fake, alpha)]
+    else:
+        points = {"real": [real], "fake": [fake], "both": [fake, real]}[settings.at]
     norms: list[Tensor] = []
     penalties: list[Tensor] = []
-    for points in places[settings.at]:
-        value, *found = penalty(critic, points, settings.target, settings.one_sided, backend, None)
+    for samples in points:
+        value, *found = penalty(critic, samples, settings.target, settings.one_sided, backend, None)
         loss = loss + settings.weight * value
         norms.append(found[0])
         penalties.append(found[1])

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wgan_fast import autograd_route, ops, routes
+from wgan_fast import autograd_route, routes
 from wgan_fast.double_backward.apart import keeps_apart
 from wgan_fast.double_backward.choice import modules_of, unwrapped
 from wgan_fast.double_backward.explicit import gradients_of
@@ -36,17 +36,17 @@ def trained(owner: Any) -> dict[str, nn.Parameter]:
 
 
 def penalised_critic_step(critic: Any, settings: LossSettings, backend: str = "auto") -> Step:
-    """``step(real, fake, interpolates, weight)``: [statistics, *gradients] of :func:`critic_loss`.
+    """``step(real, fake, alpha, weight)``: [statistics, *gradients] of :func:`critic_loss`.
 
-    ``weight`` is λ, 0-dim; ``interpolates`` are looked at for ``at="mix"`` alone.
+    ``weight`` is λ, 0-dim; ``alpha`` is looked at for ``at="mix"`` alone.
     """
     critic = unwrapped(critic)
 
     def step(real: Tensor, fake: Tensor, alpha: Tensor, weight: Tensor) -> list[Tensor | None]:
-        points = ops.interpolate(real, fake, alpha) if settings.at == "mix" else real
+        mix = alpha if settings.at == "mix" else None
         with torch.enable_grad():
             loss, (real_score, fake_score, norms, penalties) = routes.critic_loss(
-                critic, real, fake, points, settings._replace(weight=weight), backend
+                critic, real, fake, mix, settings._replace(weight=weight), backend
             )
             gradients = _gradients(loss, critic)
         both = 2 if settings.at == "both" else 1

@@ -11,7 +11,7 @@ triton = pytest.importorskip("triton", reason="Triton is not installed")
 
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
-from wgan_fast.kernels import interpolate  # noqa: E402
+from wgan_fast.kernels import interpolate, merged_batch  # noqa: E402
 from wgan_fast.kernels.gradient_norm_penalty import (  # noqa: E402
     LARGEST_BLOCK,
     gradient_norm_penalty_backward_kernel,
@@ -35,6 +35,7 @@ def case(kernel, constants):
 
 CASES = [
     case(interpolate.interpolate_kernel, {"BLOCK": interpolate.BLOCK}),
+    case(merged_batch.merged_batch_kernel, {"BLOCK": merged_batch.BLOCK}),
     case(gradient_norm_penalty_kernel, {**FAMILY, "BLOCK": LARGEST_BLOCK}),
     case(
         gradient_norm_penalty_backward_kernel,
@@ -55,7 +56,7 @@ def compiled(kernel, constants, element, target, aligned=True):
             attributes[(position,)] = [["tt.divisibility", 16]]
         else:
             signature[name] = "i32"
-            if aligned and name == "length":
+            if aligned and name in ("length", "part"):
                 attributes[(position,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constants, attributes)
     return triton.compile(source, target=target, options={"enable_fp_fusion": True})

@@ -14,6 +14,7 @@ from tests.harness import SHAPES, accumulation, assert_matches
 from tests.ops.test_gradient_norm_penalty import FAMILY, gradients
 from wgan_fast.kernels import gradient_norm_penalty as kernels
 from wgan_fast.kernels.interpolate import interpolate_rows
+from wgan_fast.kernels.merged_batch import merged_batch_rows
 from wgan_fast.ops.gradient_norm_penalty import _plain, _plain_backward
 from wgan_fast.ops.interpolate import _plain as plain_interpolate
 
@@ -25,7 +26,12 @@ for shape in (*SHAPES[:2], (9, 3, 31, 29), (2, 2048), (2, 20_001), (4, 0), (0, 5
     real, fake = torch.randn(2, rows, length, dtype=torch.float64).to(dtype)
     alpha, output = torch.rand(rows, dtype=wide), torch.full_like(real, float("nan"))
     interpolate_rows(real, fake, alpha, output)
-    assert_matches(output, plain_interpolate(real.double(), fake.double(), alpha.double()))
+    mixed = plain_interpolate(real.double(), fake.double(), alpha.double())
+    assert_matches(output, mixed)
+    batch = torch.full((3 * rows, length), float("nan"), dtype=dtype)
+    merged_batch_rows(real, fake, alpha, batch)
+    assert torch.equal(batch[: 2 * rows], torch.cat((real, fake)))
+    assert_matches(batch[2 * rows :], mixed)
 
     gradient = gradients((rows, length), dtype)
     gradient[1:2] = 0

@@ -155,7 +155,7 @@ def critic_loss(
     critic: Critic,
     real: Tensor,
     fake: Tensor,
-    interpolates: Tensor,
+    alpha: Tensor | None,
     settings: LossSettings,
     chunk_size: int | None,
     again: Again,
@@ -169,8 +169,8 @@ def critic_loss(
     """
 
     def on(part: slice, share: float) -> Computed:
-        points = interpolates[part] if settings.at == "mix" else interpolates
-        return merged.critic_loss(critic, real[part], fake[part], points, settings, share)
+        of_part = None if alpha is None else alpha[part]
+        return merged.critic_loss(critic, real[part], fake[part], of_part, settings, share)
 
     samples = real.shape[0]
     kept = merged.kept_of(critic, real, settings.at)

@@ -75,7 +75,9 @@ class Rows:
 class Layout(NamedTuple):
     """Which samples stand where in the batch."""
 
+    batch: Tensor
     parts: list[Tensor]
+    """The batch's equal parts, each of which could be a batch of its own."""
     real: Rows
     fake: Rows
     penalty: Rows
@@ -87,31 +89,32 @@ class Layout(NamedTuple):
     """Whether the penalty's points are samples of the loss."""
 
     @classmethod
-    def of(cls, at: str, real: Tensor, fake: Tensor, interpolates: Tensor) -> "Layout":
+    def of(cls, at: str, real: Tensor, fake: Tensor, alpha: Tensor | None) -> "Layout":
         """The penalty's points come last, so that what remains of a batch is one range."""
-        if at == "mix":
-            return cls.with_points(real, fake, [interpolates])
+        if alpha is not None:
+            return cls.with_points(real, fake, 1, ops.merged_batch(real, fake, alpha))
         first, second, every = _rows(real, 0, 1, 2), _rows(real, 1, 2, 2), _rows(real, 0, 2, 2)
         if at == "real":
-            return cls([fake, real], second, first, second, first, True)
+            return cls(torch.cat((fake, real)), [fake, real], second, first, second, first, True)
+        batch, parts = torch.cat((real, fake)), [real, fake]
         if at == "fake":
-            return cls([real, fake], first, second, second, first, True)
-        return cls([real, fake], first, second, every, None, True)
+            return cls(batch, parts, first, second, second, first, True)
+        return cls(batch, parts, first, second, every, None, True)
 
     @classmethod
     def apart(cls, at: str, real: Tensor, fake: Tensor) -> "Layout":
         """The penalty on samples of the loss, taken a second time."""
-        return cls.with_points(
-            real, fake, {"real": [real], "fake": [fake], "both": [real, fake]}[at]
-        )
+        points = {"real": [real], "fake": [fake], "both": [real, fake]}[at]
+        return cls.with_points(real, fake, len(points), torch.cat((real, fake, *points)))
 
     @classmethod
-    def with_points(cls, real: Tensor, fake: Tensor, points: list[Tensor]) -> "Layout":
-        """The penalty on points of its own."""
-        n = 2 + len(points)
+    def with_points(cls, real: Tensor, fake: Tensor, points: int, batch: Tensor) -> "Layout":
+        """The penalty on points of its own, which lie behind the loss's in the batch."""
+        n = 2 + points
         real_rows, fake_rows = _rows(real, 0, 1, n), _rows(real, 1, 2, n)
         penalty, loss_only = _rows(real, 2, n, n), _rows(real, 0, 2, n)
-        return cls([real, fake, *points], real_rows, fake_rows, penalty, loss_only, False)
+        parts = [real, fake, *batch.chunk(n)[2:]]
+        return cls(batch, parts, real_rows, fake_rows, penalty, loss_only, False)
 
 
 def _rows(samples: Tensor, start: int, stop: int, parts: int) -> Rows:
@@ -143,7 +146,7 @@ def critic_loss(
     critic: Critic,
     real: Tensor,
     fake: Tensor,
-    interpolates: Tensor,
+    alpha: Tensor | None,
     settings: LossSettings,
     share: float = 1.0,
 ) -> Computed:
@@ -156,7 +159,7 @@ def critic_loss(
         CrossSample: the critic's samples may see each other.
         Unsupported: the critic cannot be recorded.
     """
-    layout = Layout.of(settings.at, real, fake, interpolates)
+    layout = Layout.of(settings.at, real, fake, alpha)
     recording, scores = _scored(critic, layout, settings)
     if layout.shared and not settings.uniform and scores.numel() != scores.shape[0]:
         # A patch critic's scores enter the loss each with its own weight, the penalty with one.
@@ -234,7 +237,7 @@ def _scored(critic: Critic, layout: Layout, settings: LossSettings) -> tuple[Rec
     first = layout.parts[0]
     about = settings.at, len(layout.parts), first.shape, first.dtype
     proven = choice.proven.get(critic, *about) is not None
-    batch = torch.cat(layout.parts)
+    batch = layout.batch
     state = None if proven else State(critic)
     try:
         recording = record(critic, batch, rule_of, rows_apart=True)

@@ -4,6 +4,7 @@
 operator                    CPU             GPU             anywhere else, or not built
 ==========================  ==============  ==============  ============================
 ``interpolate``             C++             Triton          plain PyTorch
+``merged_batch``            C++             Triton          plain PyTorch
 ``gradient_norm_penalty``   C++             Triton          plain PyTorch
 ``clip_weights_``           C++             CUDA C++        plain PyTorch
 ``normalisation_*``         C++             plain PyTorch   plain PyTorch
@@ -17,6 +18,7 @@ from wgan_fast.ops import normalisation
 from wgan_fast.ops.clip_weights import clip_weights_
 from wgan_fast.ops.gradient_norm_penalty import gradient_norm_penalty
 from wgan_fast.ops.interpolate import interpolate
+from wgan_fast.ops.merged_batch import merged_batch
 from wgan_fast.ops.registration import accumulation_dtype, status
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "clip_weights_",
     "gradient_norm_penalty",
     "interpolate",
+    "merged_batch",
     "normalisation",
     "status",
 ]

@@ -17,6 +17,7 @@ import torch
 
 _OPERATORS = (
     "interpolate",
+    "merged_batch",
     "gradient_norm_penalty",
     "clip_weights_",
     "normalisation_vjp",
