@@ -19,6 +19,7 @@ from torch import Tensor
 
 from wgan_fast import ops
 from wgan_fast.arguments import check_scores
+from wgan_fast.critic_calls import CriticCall, measured
 from wgan_fast.double_backward import choice
 from wgan_fast.double_backward.chunks import Computed
 from wgan_fast.double_backward.errors import CrossSample, Independent
@@ -193,8 +194,10 @@ def critic_loss(
     if gradient is None:
         raise Independent
     gradient = gradient.to(real.dtype)
-    norms, penalties, direction = ops.gradient_norm_penalty(
-        gradient if unit == 1.0 else gradient / unit, settings.target, settings.one_sided
+    norms, penalties, direction = measured(
+        critic,
+        gradient if unit == 1.0 else gradient / unit,
+        lambda g: ops.gradient_norm_penalty(g, settings.target, settings.one_sided),
     )
     both = 2 if settings.at == "both" else 1  # the operator took the mean over real and fake
     factor = both * settings.weight * scale * share / unit
@@ -258,6 +261,10 @@ def _scored(critic: Critic, layout: Layout, settings: LossSettings) -> tuple[Rec
         for part, found in zip(layout.parts, scores.chunk(len(layout.parts)), strict=True):
             if part is not layout.parts[0]:
                 check_part(critic, part, found)
+        if isinstance(critic, CriticCall) and critic.conditions:
+            # Nothing is proven of what becomes of conditions alone: a mean over them, say.
+            half = slice(0, max(1, len(first) // 2))
+            check_part(critic.of_rows(half), first[half], scores[: len(first)][half])
     if not proven:
         kept = [rows for node in recording.nodes for rows in node.rows if rows is not None]
         largest = max((rows.numel() * rows.element_size() for rows in kept), default=0)
