@@ -54,7 +54,9 @@ def scores_norms_and_penalties(
             x = x.detach().requires_grad_()
         scores, gradient = scores_and_gradient(critic, x, create_graph)
         norm, penalty, _ = measured(
-            critic, gradient, lambda g: ops.gradient_norm_penalty(g, target, one_sided)
+            critic,
+            gradient,
+            lambda g, mask: ops.gradient_norm_penalty(g, target, one_sided, mask=mask),
         )
     if not create_graph:
         scores = scores.detach()

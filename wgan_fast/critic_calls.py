@@ -17,6 +17,8 @@ from wgan_fast.objectives import NAMED, Objective
 from wgan_fast.sample_forms import Form
 
 Triple = tuple[Tensor, Tensor, Tensor]
+Measure = Callable[[Tensor, Tensor | None], Triple]
+"""From a gradient and the mask that it is multiplied by to (norms, penalties, direction)."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -118,35 +120,28 @@ class CriticCall:
             mask=mask,
         )
 
-    def measured(self, gradient: Tensor, measure: Callable[..., Triple]) -> Triple:
-        """``measure`` of the gradient, under the mask, for each tensor apart if so asked."""
+    def measured(self, gradient: Tensor, measure: Measure) -> Triple:
+        """``measure`` of the gradient under the mask; for each tensor apart if so asked."""
         mask = self.mask
         if mask is not None:
             times = gradient.shape[0] // mask.shape[0]
             mask = mask if times == 1 else mask.repeat(times, *[1] * (mask.dim() - 1))
             mask = mask.to(gradient.dtype)
         if not self.separate:
-            return _under(mask, gradient, measure)
+            return measure(gradient, mask)
         parts = gradient.split(self.form.sizes, 1)
         masks = [None] * len(parts) if mask is None else mask.split(self.form.sizes, 1)
-        found = [_under(m, part, measure) for m, part in zip(masks, parts, strict=True)]
+        found = [measure(part, of_part) for part, of_part in zip(parts, masks, strict=True)]
         norms, penalties, directions = zip(*found, strict=True)
         total = torch.stack(penalties, 1).sum(1)
         return torch.stack(norms, 1), total, torch.cat(directions, 1)
 
 
-def _under(mask: Tensor | None, gradient: Tensor, measure: Callable[..., Triple]) -> Triple:
-    if mask is None:
-        return measure(gradient)
-    norms, penalties, direction = measure(gradient * mask)
-    return norms, penalties, direction * mask
-
-
-def measured(critic: Any, gradient: Tensor, measure: Callable[..., Triple]) -> Triple:
+def measured(critic: Any, gradient: Tensor, measure: Measure) -> Triple:
     """(norms, penalties, direction) of a critic's input gradient, as ``measure`` finds them."""
     if isinstance(critic, CriticCall):
         return critic.measured(gradient, measure)
-    return measure(gradient)
+    return measure(gradient, None)
 
 
 def of_rows(critic: Any, part: slice) -> Any:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from wgan_fast.arguments import check_choice, check_critic, check_pair, check_samples, describe
@@ -92,9 +91,8 @@ def _call(
         return None
     form = Form(samples, 1)
     if pac != 1:
-        form = Form(samples, _checked_pac(pac, form.batch))
-    device = (samples if form.single else form.packed(samples)).device
-    rows, by_name, fixed = _checked_conditions(cond, cond_kwargs, form.batch, device)
+        form = Form(samples, check_pac(pac, form.batch))
+    rows, by_name, fixed = _checked_conditions(cond, cond_kwargs, form)
     return CriticCall(
         critic=getattr(critic, "_orig_mod", critic),  # torch.compile cannot differentiate it twice
         form=form,
@@ -108,7 +106,8 @@ def _call(
     )
 
 
-def _checked_pac(pac: Any, batch: int) -> int:
+def check_pac(pac: Any, batch: int) -> int:
+    """A number of samples that divides the batch's."""
     if not isinstance(pac, int) or isinstance(pac, bool):
         raise TypeError(f"pac: expected how many samples a pack has, got {describe(pac)}")
     if pac < 1 or batch % pac:
@@ -117,7 +116,7 @@ def _checked_pac(pac: Any, batch: int) -> int:
 
 
 def _checked_conditions(
-    cond: Any, cond_kwargs: Any, batch: int, device: torch.device
+    cond: Any, cond_kwargs: Any, form: Form
 ) -> tuple[tuple[Tensor, ...], dict[str, Tensor], dict[str, Any]]:
     """Positional conditions, named ones, and the named values that all samples share."""
     rows = () if cond is None else cond if isinstance(cond, (tuple, list)) else (cond,)
@@ -127,10 +126,10 @@ def _checked_conditions(
                 f"cond: expected a tensor with a row per sample, or a tuple of them, got "
                 f"{describe(one)}; what is the same for all samples goes into cond_kwargs"
             )
-        if not one.dim() or one.shape[0] != batch:
+        if not one.dim() or one.shape[0] != form.batch:
             raise ValueError(
-                f"cond: expected a row per sample, first size {batch}, got {describe(one)}; what "
-                "is the same for all samples goes into cond_kwargs"
+                f"cond: expected a row per sample, first size {form.batch}, got {describe(one)}; "
+                "what is the same for all samples goes into cond_kwargs"
             )
     if cond_kwargs is not None and not isinstance(cond_kwargs, Mapping):
         raise TypeError(
@@ -139,9 +138,11 @@ def _checked_conditions(
     by_name: dict[str, Tensor] = {}
     fixed: dict[str, Any] = {}
     for name, value in (cond_kwargs or {}).items():
-        per_sample = isinstance(value, Tensor) and value.dim() and value.shape[0] == batch
+        per_sample = isinstance(value, Tensor) and value.dim() and value.shape[0] == form.batch
         (by_name if per_sample else fixed)[name] = value
     for name, value in [*(("cond", one) for one in rows), *by_name.items()]:
-        if value.device != device:
-            raise ValueError(f"{name}: expected the device of real, {device}, got {value.device}")
+        if value.device != form.device:
+            raise ValueError(
+                f"{name}: expected the device of the samples, {form.device}, got {value.device}"
+            )
     return tuple(rows), by_name, fixed

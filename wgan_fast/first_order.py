@@ -57,7 +57,7 @@ def penalty(
         )
     gradient = gradient.to(ops.accumulation_dtype(gradient.dtype))
     norms, penalties, direction = measured(
-        critic, gradient, lambda g: ops.gradient_norm_penalty(g, target, one_sided)
+        critic, gradient, lambda g, mask: ops.gradient_norm_penalty(g, target, one_sided, mask=mask)
     )
     value = penalties.mean()
     if differentiate:

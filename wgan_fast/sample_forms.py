@@ -29,6 +29,7 @@ class Form:
         self.single = isinstance(samples, Tensor)
         self.batch = leaves[0].shape[0]
         """B."""
+        self.device = leaves[0].device
         self._shapes = tuple(leaf.shape[1:] for leaf in leaves)
         self.sizes = [pac * math.prod(shape) for shape in self._shapes]
         """How many numbers of a row belong to each tensor."""
@@ -67,6 +68,10 @@ class Form:
         for one, shape in zip(masks, self._shapes, strict=True):
             if not isinstance(one, Tensor) or one.is_complex():
                 raise TypeError(f"mask: expected a tensor of numbers or bools, got {describe(one)}")
+            if one.device != self.device:
+                raise ValueError(
+                    f"mask: expected the device of the samples, {self.device}, got {one.device}"
+                )
             try:
                 spread.append(one.detach().expand(self.batch, *shape))
             except RuntimeError as error:

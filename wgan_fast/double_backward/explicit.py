@@ -143,7 +143,7 @@ def _gradient_penalty(
     if gradient is None:
         raise Independent
     norms, penalties, direction = measured(
-        critic, gradient, lambda g: ops.gradient_norm_penalty(g, target, one_sided)
+        critic, gradient, lambda g, mask: ops.gradient_norm_penalty(g, target, one_sided, mask=mask)
     )
     bars: Cotangents = [None] * len(recording.active)
     scale = recording.scale_for(x.shape[0])

@@ -197,7 +197,9 @@ def critic_loss(
     norms, penalties, direction = measured(
         critic,
         gradient if unit == 1.0 else gradient / unit,
-        lambda g: ops.gradient_norm_penalty(g, settings.target, settings.one_sided),
+        lambda g, mask: ops.gradient_norm_penalty(
+            g, settings.target, settings.one_sided, mask=mask
+        ),
     )
     both = 2 if settings.at == "both" else 1  # the operator took the mean over real and fake
     factor = both * settings.weight * scale * share / unit
