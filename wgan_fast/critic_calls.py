@@ -154,11 +154,11 @@ class PerScale:
 
     def __init__(self, of_one: Objective, critic: CriticCall) -> None:
         self.of_one = of_one
-        self._critic = critic
+        self.critic = critic
 
     def __call__(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
         """Σ over the scales, of the scores that the critic gave last."""
-        shapes = self._critic.scales
+        shapes = self.critic.scales
         if not shapes:
             return self.of_one(real_scores, fake_scores)
         sizes = [torch.Size(shape).numel() for shape in shapes]
@@ -176,6 +176,13 @@ def objective_of(critic: Any, objective: Objective) -> Objective:
         callable(critic.select) or isinstance(critic.select, slice)
     ):
         return PerScale(objective, critic)
+    return objective
+
+
+def settled(objective: Objective) -> Objective:
+    """The objective itself, once the critic was called and has turned out to have no scales."""
+    if isinstance(objective, PerScale) and not objective.critic.scales:
+        return objective.of_one
     return objective
 
 

@@ -115,7 +115,8 @@ def check_several_pairs(real: Any, fake: Any) -> None:
     others, other_tree = tree_flatten(fake)
     if other_tree != tree:
         raise TypeError(
-            f"fake: expected the structure of real, {describe(real)}, got {describe(fake)}"
+            f"fake: expected the structure of real, {describe(real)}, keys in the same order, got "
+            f"{describe(fake)}"
         )
     for (path, leaf), other in zip(found, others, strict=True):
         check_pair(leaf, other, keystr(path))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from wgan_fast import ops
 from wgan_fast.arguments import check_scores
-from wgan_fast.critic_calls import CriticCall, measured
+from wgan_fast.critic_calls import CriticCall, measured, settled
 from wgan_fast.double_backward import choice
 from wgan_fast.double_backward.chunks import Computed
 from wgan_fast.double_backward.errors import CrossSample, Independent
@@ -162,6 +162,7 @@ def critic_loss(
     """
     layout = Layout.of(settings.at, real, fake, alpha)
     recording, scores = _scored(critic, layout, settings)
+    settings = settings._replace(objective=settled(settings.objective))
     if layout.shared and not settings.uniform and scores.numel() != scores.shape[0]:
         # A patch critic's scores enter the loss each with its own weight, the penalty with one.
         layout = Layout.apart(settings.at, real, fake)
