@@ -106,9 +106,8 @@ class Penalty:
         differentiated as the operator can.
         """
         dual = DUAL[self.p]
-        others = {} if self.power == dual == 2 else {"power": self.power, "p": dual}
         norms, penalties, direction = ops.gradient_norm_penalty(
-            gradient, self.target, self.sided == "one", **others
+            gradient, self.target, self.sided == "one", power=self.power, p=dual
         )
         if self.reduction == "max":
             chosen = steepest(norms.detach(), parts)
