@@ -3,6 +3,8 @@
 import dataclasses
 import math
 import pickle
+import runpy
+import sys
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 
 import wgan_fast
 from tests.double_backward.oracle import error, gradients
+from tests.harness import ROOT
 from wgan_fast import Penalty, reference
 from wgan_fast.double_backward import choice
 from wgan_fast.penalties import NAMED
@@ -350,3 +353,11 @@ def test_a_call_checks_its_penalty(arguments, kind, message):
     real, fake = torch.randn(2, 3, 4)
     with pytest.raises(kind, match=message):
         wgan_fast.critic_loss(critic, real, fake, **arguments)
+
+
+def test_the_page_has_them_all_and_its_picture_can_be_drawn(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "penalties.md").read_text()
+    assert all(f'`"{name}"`' in page for name in NAMED)
+    monkeypatch.setattr(sys, "argv", ["plot_penalties.py", "--output", str(tmp_path / "phi.png")])
+    runpy.run_path(str(ROOT / "docs" / "plot_penalties.py"), run_name="__main__")
+    assert (tmp_path / "phi.png").stat().st_size > 10_000

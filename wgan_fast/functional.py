@@ -264,7 +264,7 @@ def critic_loss(
     whose factor there is 0.001.
 
     ``penalty="r1"`` or another name, or a :class:`Penalty`, takes another member of the family in
-    the place of E φ, at its own points, and with its paper's λ; ``docs/penalties.md`` has them all.
+    the place of E φ, at its own points, with its own λ; ``docs/penalties.md`` has them all.
 
     ``at`` says where the gradient is penalised. ``target=0`` makes φ(n) = n²; with it,
     ``at="real"`` is R1, ``at="fake"`` R2, and ``at="both"`` the sum of the two means (Mescheder et
