@@ -3,6 +3,8 @@
 import dataclasses
 import math
 import pickle
+import runpy
+import sys
 
 import pytest
 import torch
@@ -10,8 +12,9 @@ from torch import nn
 
 import wgan_fast
 from tests.double_backward.oracle import error, gradients
+from tests.harness import ROOT
 from wgan_fast import Penalty, reference
-from wgan_fast.double_backward import choice
+from wgan_fast.double_backward import choice, merged
 from wgan_fast.penalties import NAMED
 
 BATCH = 6
@@ -129,6 +132,19 @@ def test_in_slices(name):
     *samples, same = draws(shape, name)
     loss = wgan_fast.critic_loss(critic, *samples[:2], penalty=name, chunk_size=4, **same)
     assert_agree(loss, expected_loss(name, critic, *samples, NAMED[name].weight), critic)
+
+
+@pytest.mark.parametrize("name", ["max", "div", "dragan", "r1+r2"])
+def test_a_batch_beyond_the_cache(name, monkeypatch):
+    """On a CPU it is cut into slices from the second call on, but for a maximum."""
+    monkeypatch.setattr(merged, "_FITS_THE_CACHE", 64)
+    layers = nn.Linear(5, 7), nn.LeakyReLU(0.2), nn.Linear(7, 6), nn.ReLU(), nn.Linear(6, 1)
+    critic = steep(nn.Sequential(*layers).double(), (BATCH, 5))
+    *samples, same = draws((BATCH, 5), name)
+    for _ in range(3):
+        seeds = {key: seed.clone_state() for key, seed in same.items()}
+        loss = wgan_fast.critic_loss(critic, *samples[:2], penalty=name, **seeds)
+        assert_agree(loss, expected_loss(name, critic, *samples, NAMED[name].weight), critic)
 
 
 def test_a_maximum_is_not_taken_in_slices():
@@ -259,6 +275,68 @@ def test_dragan_stays_around_the_real_samples():
     assert by_sample.std().item() == pytest.approx(1 / math.sqrt(48), rel=0.35)
 
 
+@pytest.mark.parametrize("name", ["r1", "r2", "r1+r2", "dragan"])
+def test_gradients_flow_into_the_samples_if_asked(name):
+    real, fake = torch.randn(2, BATCH, 5, dtype=torch.float64).requires_grad_().unbind()
+
+    def critic(x):
+        return x.pow(3).sum(1)
+
+    *_, noise, same = draws((BATCH, 5), name)
+    after = same.get("generator", torch.Generator()).clone_state()
+    loss = wgan_fast.gradient_penalty(critic, real, fake, penalty=name, detach=False, **same)
+    if name == "dragan":
+        torch.rand(noise.shape, dtype=torch.float64, generator=after)
+        alpha = torch.rand(BATCH, dtype=torch.float64, generator=after)
+        points = real + alpha[:, None] * 0.5 * real.std(correction=0) * noise
+        expected = ((3 * points**2).norm(dim=1) - 1).square().mean()
+    else:
+        of = {"r1": [real], "r2": [fake], "r1+r2": [real, fake]}[name]
+        expected = sum((3 * x**2).square().sum(1).mean() for x in of)
+    found, wanted = (
+        torch.autograd.grad(each, (real, fake), allow_unused=True, materialize_grads=True)
+        for each in (loss, expected)
+    )
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+    with pytest.raises(RuntimeError, match=r"gradients of real and fake"):
+        wgan_fast.gradient_penalty(
+            critic, real, fake, penalty=name, detach=False, backend="explicit"
+        )
+
+
+@pytest.mark.parametrize("name", ["r1+r2", "banach-inf"])
+def test_each_sample_by_itself(name):
+    critic, shape = mlp()
+    *samples, same = draws(shape, name)
+    seeds = {key: seed.clone_state() for key, seed in same.items()}
+    each = wgan_fast.gradient_penalty(critic, *samples[:2], penalty=name, reduction="none", **same)
+    total = wgan_fast.gradient_penalty(critic, *samples[:2], penalty=name, reduction="sum", **seeds)
+    assert each.shape == (BATCH,)
+    for mean in (each.mean(), total / BATCH):
+        assert_agree(mean, expected_penalty(name, critic, *samples), critic)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_in_float32(name):
+    critic, shape = mlp()
+    critic = steep(critic, shape)
+    narrow = mlp()[0].float()
+    narrow.load_state_dict(critic.state_dict())
+    real, fake = torch.randn(2, *shape, dtype=torch.float64)
+    alpha = torch.rand(BATCH, dtype=torch.float64)
+    options = {"alpha": alpha.float()} if NAMED[name].at in ("mix", "dragan") else {}
+    noise = None
+    if name == "dragan":
+        options["generator"] = torch.Generator().manual_seed(torch.randint(2**31, ()).item())
+        noise = torch.rand(shape, generator=options["generator"].clone_state()).double()
+    loss = wgan_fast.critic_loss(narrow, real.float(), fake.float(), penalty=name, **options)
+    expected = expected_loss(name, critic, real, fake, alpha, noise, NAMED[name].weight)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-4)
+    found = [gradient.double() for gradient in gradients(loss, narrow)]
+    assert error(found, gradients(expected, critic)) < 1e-3
+
+
 def test_weight_as_a_tensor():
     critic, shape = mlp()
     *samples, same = draws(shape, "gp")
@@ -302,6 +380,17 @@ def test_the_loop_takes_the_family():
                 loop(reals)
             found.append([parameter.detach().clone() for parameter in critic.parameters()])
         assert error(found[0], found[1]) < 1e-10, name
+
+
+def test_where_it_cannot_be():
+    generator, critic = nn.Linear(2, 4), nn.Linear(4, 1)
+    optimizers = [torch.optim.SGD(module.parameters(), 0.1) for module in (generator, critic)]
+    with pytest.raises(ValueError, match=r"penalty: expected None for objective='wgan', got 'lp'"):
+        wgan_fast.CriticLoop(
+            generator, critic, *optimizers, latent_shape=2, objective="wgan", penalty="lp"
+        )
+    with pytest.raises(TypeError, match=r"weight: expected a number, .* set step.weight"):
+        wgan_fast.freeze(critic, torch.randn(3, 4), weight=torch.tensor(1.0))
 
 
 def test_a_penalty_is_a_value():
@@ -350,3 +439,11 @@ def test_a_call_checks_its_penalty(arguments, kind, message):
     real, fake = torch.randn(2, 3, 4)
     with pytest.raises(kind, match=message):
         wgan_fast.critic_loss(critic, real, fake, **arguments)
+
+
+def test_the_page_has_them_all_and_its_picture_can_be_drawn(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "penalties.md").read_text()
+    assert all(f'`"{name}"`' in page for name in NAMED)
+    monkeypatch.setattr(sys, "argv", ["plot_penalties.py", "--output", str(tmp_path / "phi.png")])
+    runpy.run_path(str(ROOT / "docs" / "plot_penalties.py"), run_name="__main__")
+    assert (tmp_path / "phi.png").stat().st_size > 10_000
