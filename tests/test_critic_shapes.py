@@ -143,3 +143,39 @@ def test_pac_is_ctgans():
             critic, real, fake, "cpu", weight=10, pac=pac, backend=backend
         )
         assert distance(ours) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["embedded", "packed_with_labels", "multi_scale", "separate"])
+def test_penalties_of_the_family(name):
+    case = CASES[name]()
+    distance = distances(textbook(case, alpha_of(case), "real", 5.0, 0.0)[1], case.critic)
+    for backend in ("explicit", "autograd"):
+        ours = wgan_fast.critic_loss(
+            case.critic, case.real, case.fake, penalty="r1", backend=backend, **case.options
+        )
+        assert distance(ours) < 1e-10
+    for penalty in ("max", "dragan", "banach-1", "div"):
+        found = []
+        for backend in ("explicit", "autograd"):
+            torch.manual_seed(3)
+            found.append(
+                wgan_fast.critic_loss(
+                    case.critic, case.real, case.fake, penalty=penalty, backend=backend,
+                    **case.options,
+                )
+            )  # fmt: skip
+        assert distances(found[1], case.critic)(found[0]) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["embedded", "packed_with_labels", "multi_scale"])
+def test_lazy_penalty(name):
+    case = CASES[name]()
+    options = dict(case.options)
+    of_batch = {key: options.pop(key) for key in ("cond",) if key in options}
+    loss = wgan_fast.CriticLoss(case.critic, every=2, weight=3.0, **options)
+    alpha = alpha_of(case)
+    arguments = case.real, case.fake, alpha
+    first = distances(textbook(case, alpha, weight=6.0)[1], case.critic)
+    assert first(loss(*arguments, **of_batch)) < 1e-10
+    second = distances(textbook(case, alpha, weight=0.0)[1], case.critic)
+    assert second(loss(*arguments, **of_batch)) < 1e-10

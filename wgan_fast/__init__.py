@@ -1,6 +1,7 @@
 """wgan_fast: fast gradient penalties and Wasserstein critics for PyTorch."""
 
 from wgan_fast import reference
+from wgan_fast.adaptive_weight import AdaptiveWeight
 from wgan_fast.critic_loop import CriticLoop, LoopStats
 from wgan_fast.explaining import explain
 from wgan_fast.explanation import Explanation
@@ -18,16 +19,19 @@ from wgan_fast.functional import (
     interpolate,
 )
 from wgan_fast.losses import CriticLoss
+from wgan_fast.penalties import Penalty
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveWeight",
     "CriticLoop",
     "CriticLoss",
     "CriticStats",
     "Explanation",
     "FrozenStep",
     "LoopStats",
+    "Penalty",
     "PenaltyStats",
     "TraceError",
     "clip_weights_",

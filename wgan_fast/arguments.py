@@ -184,18 +184,22 @@ def check_alpha(alpha: Any, real: Tensor) -> Tensor:
     return alpha.reshape(batch).to(accumulation_dtype(real.dtype))
 
 
+def check_generator(generator: Any, real: Tensor) -> None:
+    """None, or a generator of random numbers where the samples are."""
+    if generator is None:
+        return
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator: expected a torch.Generator for α, got {describe(generator)}")
+    if generator.device.type != real.device.type:
+        raise ValueError(
+            f"generator: expected one on the device of real, {real.device}, "
+            f"got one on {generator.device}"
+        )
+
+
 def draw_alpha(real: Tensor, generator: Any) -> Tensor:
     """α ~ U(0, 1), one per sample, on the samples' device; the same numbers as torch.rand(B, 1)."""
-    if generator is not None:
-        if not isinstance(generator, torch.Generator):
-            raise TypeError(
-                f"generator: expected a torch.Generator for α, got {describe(generator)}"
-            )
-        if generator.device.type != real.device.type:
-            raise ValueError(
-                f"generator: expected one on the device of real, {real.device}, "
-                f"got one on {generator.device}"
-            )
+    check_generator(generator, real)
     return torch.rand(
         real.shape[0],
         generator=generator,

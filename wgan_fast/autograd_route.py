@@ -12,6 +12,7 @@ from torch import Tensor
 from wgan_fast import ops
 from wgan_fast.arguments import check_scores, independent_score_error
 from wgan_fast.critic_calls import measured
+from wgan_fast.penalties import Penalty
 
 Critic = Callable[[Tensor], Tensor]
 
@@ -34,15 +35,13 @@ def scores_and_gradient(critic: Critic, x: Tensor, create_graph: bool) -> tuple[
     return scores, gradient
 
 
-def norms_and_penalties(
-    critic: Critic, x: Tensor, target: float, one_sided: bool
-) -> tuple[Tensor, Tensor]:
+def norms_and_penalties(critic: Critic, x: Tensor, penalty: Penalty) -> tuple[Tensor, Tensor]:
     """‖∇f(xᵢ)‖ and φ of it, each ``(B,)``, differentiable where gradients are enabled."""
-    return scores_norms_and_penalties(critic, x, target, one_sided)[1:]
+    return scores_norms_and_penalties(critic, x, penalty)[1:]
 
 
 def scores_norms_and_penalties(
-    critic: Critic, x: Tensor, target: float, one_sided: bool
+    critic: Critic, x: Tensor, penalty: Penalty
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The scores too, from the same call, in the type sums are taken in."""
     create_graph = torch.is_grad_enabled()
@@ -53,14 +52,10 @@ def scores_norms_and_penalties(
         if not x.requires_grad:
             x = x.detach().requires_grad_()
         scores, gradient = scores_and_gradient(critic, x, create_graph)
-        norm, penalty, _ = measured(
-            critic,
-            gradient,
-            lambda g, mask: ops.gradient_norm_penalty(g, target, one_sided, mask=mask),
-        )
+        norms, penalties, _ = measured(critic, gradient, lambda g, mask: penalty.of(g, mask=mask))
     if not create_graph:
         scores = scores.detach()
-    return scores.to(ops.accumulation_dtype(scores.dtype)), norm, penalty
+    return scores.to(ops.accumulation_dtype(scores.dtype)), norms, penalties
 
 
 def scores(critic: Critic, samples: Tensor) -> Tensor:

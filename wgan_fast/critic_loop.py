@@ -15,6 +15,8 @@ from wgan_fast.cuda_graph import CUDAGraph, Graph
 from wgan_fast.frozen_function import MODES, FrozenFunction, Function
 from wgan_fast.functional import loss_settings
 from wgan_fast.loop_arguments import check_module, check_optimizer, check_shape
+from wgan_fast.penalties import Penalty, check_penalty
+from wgan_fast.penalty_points import around
 from wgan_fast.routes import BACKENDS
 from wgan_fast.signature import Signature
 from wgan_fast.steps import (
@@ -73,7 +75,8 @@ class CriticLoop:
         objective: ``"wgan-gp"``, ``"wgan"`` (weights clipped to ±``clip_value`` after each critic
             step) or ``"dcgan"`` (cross-entropy, non-saturating).
         n_critic: critic steps per generator step.
-        weight: λ of wgan-gp.
+        penalty: of wgan-gp: a name or a :class:`Penalty`, as for :func:`wgan_fast.critic_loss`.
+        weight: λ of wgan-gp; the penalty's own if left out.
         clip_value: c of wgan.
         mode: ``"captured"``: every step runs as a flat graph of ATen ops
             (:func:`wgan_fast.freeze`), and on a GPU the whole iteration as one CUDA graph;
@@ -99,7 +102,8 @@ class CriticLoop:
         latent_shape: int | Sequence[int],
         objective: str = "wgan-gp",
         n_critic: int = 5,
-        weight: float = 10.0,
+        penalty: str | Penalty | None = None,
+        weight: float | None = None,
         clip_value: float = 0.01,
         mode: str = "auto",
         rng: torch.Generator | None = None,
@@ -118,7 +122,10 @@ class CriticLoop:
         if isinstance(n_critic, bool) or not isinstance(n_critic, int) or n_critic < 1:
             raise ValueError(f"n_critic: expected an integer of at least 1, got {n_critic!r}")
         self.n_critic = n_critic
-        self.weight = check_number("weight", weight)
+        form = check_penalty(penalty)
+        if penalty is not None and objective != "wgan-gp":
+            raise ValueError(f"penalty: expected None for objective={objective!r}, got {penalty!r}")
+        self.weight = check_number("weight", form.weight if weight is None else weight)
         self.clip_value = check_number("clip_value", clip_value, positive=True)
         self.mode = check_choice("mode", mode, MODES)
         self.rng = rng
@@ -129,7 +136,8 @@ class CriticLoop:
             )
 
         penalised, saturating = objective == "wgan-gp", objective != "dcgan"
-        settings = loss_settings(weight, 1.0, "two", "mix", "wasserstein", 0.0)
+        settings = loss_settings(form)
+        self._penalty = form
         self._penalised = penalised
         self._critic_step = self._frozen(
             penalised_critic_step(critic, settings, backend)
@@ -182,6 +190,9 @@ class CriticLoop:
     def _iterate(self, reals: Tensor, weight: Tensor) -> Tensor:
         """The iteration; [*STATISTICS, generator loss], means over the critic's steps."""
         z = self._draw(reals, torch.randn, (self.n_critic, reals.shape[1], *self.latent_shape))
+        noise = None
+        if self._penalty.at == "dragan":
+            noise = self._draw(reals, torch.rand, tuple(reals.shape))
         alpha = self._draw(reals, torch.rand, (self.n_critic, reals.shape[1]))
         (fakes,) = self._sample(z)
         assert fakes is not None
@@ -197,7 +208,10 @@ class CriticLoop:
         for step in range(self.n_critic):
             arguments = [reals[step], fakes[step]]
             if self._penalised:
-                arguments += [alpha[step], weight]
+                drawn = alpha[step]
+                if noise is not None:
+                    drawn = around(reals[step], noise[step], drawn)
+                arguments += [drawn, weight]
             if take_step is None:
                 take_step = self._critic_step.prepared(*arguments)
             seen, *gradients = take_step(*arguments)

@@ -1,7 +1,7 @@
 """``backend="first_order"``: the penalty's gradient from first derivatives alone, approximately.
 
-With g = ∇f(x) at hand, v = φ'(‖g‖) g / (‖g‖ B) is a constant direction, and the penalty's gradient
-in θ is that of the directional derivative Σᵢ ⟨vᵢ, ∇f(xᵢ)⟩. A central difference along v,
+With g = ∇f(x) at hand, v = φ'(‖g‖) (∂‖g‖/∂g) / B is a constant direction, and the penalty's
+gradient in θ is that of the directional derivative Σᵢ ⟨vᵢ, ∇f(xᵢ)⟩. A central difference along v,
 
     ∇θ P ≈ ∇θ [Σᵢ f(xᵢ + h vᵢ) − Σᵢ f(xᵢ − h vᵢ)] / 2h,
 
@@ -27,6 +27,7 @@ from wgan_fast import autograd_route, ops
 from wgan_fast.critic_calls import measured
 from wgan_fast.double_backward.choice import Memory
 from wgan_fast.moment import Moment
+from wgan_fast.penalties import Penalty
 
 Critic = Callable[[Tensor], Tensor]
 
@@ -35,9 +36,7 @@ Critic = Callable[[Tensor], Tensor]
 _STEP = {torch.float64: 1e-6, torch.float32: 4e-3, torch.float16: 5e-2, torch.bfloat16: 1e-1}
 
 
-def penalty(
-    critic: Critic, x: Tensor, target: float, one_sided: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def penalty(critic: Critic, x: Tensor, form: Penalty) -> tuple[Tensor, Tensor, Tensor]:
     """(mean penalty, norms, penalties) at the points ``x``; the mean can be differentiated once.
 
     The critic is called three times with the same random numbers, from the same buffers; the first
@@ -56,9 +55,7 @@ def penalty(
             critic, x.clone().requires_grad_(), create_graph=False
         )
     gradient = gradient.to(ops.accumulation_dtype(gradient.dtype))
-    norms, penalties, direction = measured(
-        critic, gradient, lambda g, mask: ops.gradient_norm_penalty(g, target, one_sided, mask=mask)
-    )
+    norms, penalties, direction = measured(critic, gradient, lambda g, mask: form.of(g, mask=mask))
     value = penalties.mean()
     if differentiate:
         step = _step(x, direction)

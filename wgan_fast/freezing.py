@@ -7,13 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from wgan_fast import ops
-from wgan_fast.arguments import check_critic, check_pair, check_samples, choose_alpha
+from wgan_fast.arguments import check_critic, check_pair, check_samples, describe
 from wgan_fast.double_backward.chunks import Computed
 from wgan_fast.double_backward.explicit import attach
 from wgan_fast.flat_graph import FlatGraph
 from wgan_fast.frozen_function import FrozenFunction
 from wgan_fast.functional import CriticStats, loss_settings
 from wgan_fast.objectives import Objective
+from wgan_fast.penalties import LossSettings, Penalty, check_penalty
+from wgan_fast.penalty_points import draw, stand_in
 from wgan_fast.steps import penalised_critic_step, trained
 
 Critic = Callable[[Tensor], Tensor]
@@ -22,12 +24,14 @@ Critic = Callable[[Tensor], Tensor]
 class FrozenStep:
     """What :func:`freeze` returns: ``step(real, fake)`` is ``critic_loss(critic, real, fake)``."""
 
-    def __init__(self, critic: Critic, weight: float, settings: Any, compile: bool) -> None:
+    def __init__(
+        self, critic: Critic, weight: float, settings: LossSettings, compile: bool
+    ) -> None:
         self.weight = weight
         """λ: an input of the graph, to be changed at will."""
         self._critic = critic
         self._parameters: dict[Any, dict[str, nn.Parameter]] = {}
-        self._at = settings.at
+        self._penalty = settings.penalty
         step = penalised_critic_step(critic, settings)
         mode = "compiled" if compile else "captured"
         self._frozen = FrozenFunction(step, [critic], self._names, mode)
@@ -37,16 +41,17 @@ class FrozenStep:
 
     def prepare(self, real: Tensor, fake: Tensor) -> None:
         """Make the graph for such samples; nothing that the critic does meanwhile stays."""
-        alpha = torch.rand(len(real), dtype=ops.accumulation_dtype(real.dtype), device=real.device)
-        self._frozen.prepared(*self._arguments(real, fake, alpha))
+        drawn = draw(self._penalty, real, None, None)
+        drawn = stand_in(self._penalty, real) if drawn is None else drawn
+        self._frozen.prepared(*self._arguments(real, fake, drawn))
 
     def graph(self, real: Tensor) -> FlatGraph | None:
         """The graph for such samples; None before the first step with them."""
-        return self._frozen.graph(*self._arguments(real, real, real.new_zeros(len(real))))
+        return self._frozen.graph(*self._arguments(real, real, stand_in(self._penalty, real)))
 
-    def _arguments(self, real: Tensor, fake: Tensor, alpha: Tensor) -> tuple[Tensor, ...]:
+    def _arguments(self, real: Tensor, fake: Tensor, drawn: Tensor) -> tuple[Tensor, ...]:
         kind = ops.accumulation_dtype(real.dtype)
-        return real, fake, alpha, torch.full((), self.weight, dtype=kind, device=real.device)
+        return real, fake, drawn, torch.full((), self.weight, dtype=kind, device=real.device)
 
     # fmt: off
     @overload
@@ -98,15 +103,10 @@ class FrozenStep:
     ) -> tuple[Tensor, list[Tensor | None], dict[str, nn.Parameter]]:
         check_pair(real, fake)
         real, fake = real.detach(), fake.detach()
-        if self._at == "mix":
-            alpha = choose_alpha(alpha, generator, real).detach()
-        elif alpha is not None or generator is not None:
-            raise ValueError(
-                f"alpha, generator: expected None, no point is drawn for at={self._at!r}"
-            )
-        else:
-            alpha = real.new_zeros(len(real))
-        arguments = self._arguments(real, fake, alpha)
+        drawn = draw(self._penalty, real, alpha, generator)
+        if drawn is None:
+            drawn = stand_in(self._penalty, real)
+        arguments = self._arguments(real, fake, drawn.detach())
         run = self._frozen.prepared(*arguments)
         if run not in self._parameters:  # what a graph was made for does not change
             self._parameters[run] = trained(self._critic)
@@ -126,10 +126,11 @@ def freeze(
     critic: Critic,
     real: Tensor,
     *,
-    weight: float = 10.0,
-    target: float = 1.0,
-    sided: str = "two",
-    at: str = "mix",
+    penalty: str | Penalty | None = None,
+    weight: float | None = None,
+    target: float | None = None,
+    sided: str | None = None,
+    at: str | None = None,
     objective: str | Objective = "wasserstein",
     drift: float = 0.0,
     compile: bool = False,
@@ -150,10 +151,13 @@ def freeze(
     Args:
         critic: as for :func:`critic_loss`; all its parameters must belong to modules.
         real: samples like those to come, ``(B, ...)``; the graph for them is made at once.
-        weight: λ; ``step.weight`` can be set at any time, without a new graph.
-        target: the norm at which the penalty is zero.
-        sided: ``"two"`` or ``"one"``.
-        at: ``"mix"``, ``"real"``, ``"fake"`` or ``"both"``.
+        penalty: a name or a :class:`Penalty`, as for :func:`critic_loss`.
+        weight: λ, the penalty's own if left out; ``step.weight`` can be set at any time, without a
+            new graph.
+        target: the norm at which the penalty is zero; 1 if left out. Not with ``penalty``.
+        sided: ``"two"``, as if left out, or ``"one"``. Not with ``penalty``.
+        at: ``"mix"``, as if left out, ``"real"``, ``"fake"``, ``"both"`` or ``"dragan"``. Not with
+            ``penalty``.
         objective: as for :func:`critic_loss`.
         drift: factor of E f(real)².
         compile: hand the graph to Inductor: seconds to tens of seconds, once per graph.
@@ -171,8 +175,12 @@ def freeze(
     """
     check_critic(critic)
     check_samples("real", real)
-    settings = loss_settings(weight, target, sided, at, objective, drift)
-    step = FrozenStep(critic, float(weight), settings, compile)
+    if isinstance(weight, Tensor):
+        raise TypeError(f"weight: expected a number, got {describe(weight)}; set step.weight")
+    settings = loss_settings(
+        check_penalty(penalty, target=target, sided=sided, at=at), weight, objective, drift
+    )
+    step = FrozenStep(critic, float(settings.weight), settings, compile)
     with torch.no_grad(), torch.random.fork_rng([real.device] if real.is_cuda else []):
         # Samples like these, but not these: on one point twice, real and fake would cancel.
         fake = real + torch.randn_like(real) * real.std().nan_to_num(1.0)

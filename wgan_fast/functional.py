@@ -17,19 +17,18 @@ from wgan_fast.arguments import (
     check_objective,
     check_pair,
     check_samples,
-    choose_alpha,
     parameters_of,
 )
 from wgan_fast.critic_calls import objective_of
 from wgan_fast.critic_shapes import shaped, shaped_alone
 from wgan_fast.objectives import Objective
-from wgan_fast.penalties import AT, LossSettings
+from wgan_fast.penalties import LossSettings, Penalty, check_penalty, check_weight
+from wgan_fast.penalty_points import draw, points_of
 
 Critic = Callable[..., Any]
 Samples = Any
 """A tensor, or a tuple, list or dict of tensors."""
 
-_SIDES = ("two", "one")
 _REDUCTIONS = ("mean", "sum", "none")
 
 
@@ -37,9 +36,10 @@ class PenaltyStats(NamedTuple):
     """What :func:`gradient_penalty` saw; detached, on the samples' device, λ not applied."""
 
     gradient_norms: Tensor
-    """‖∇f(x̂ᵢ)‖₂, ``(B,)`` or ``(B/pac,)``; for ``inputs="separate"`` with a column per tensor."""
+    """‖∇f(x̂ᵢ)‖, ``(B,)`` or ``(B/pac,)``; of a penalty at both, twice as many: at fake, then real.
+    For ``inputs="separate"``, with a column per tensor."""
     penalty: Tensor
-    """(1/B) Σ φ(nᵢ), a scalar."""
+    """P, a scalar."""
 
 
 class CriticStats(NamedTuple):
@@ -50,7 +50,7 @@ class CriticStats(NamedTuple):
     wasserstein: Tensor
     """The critic's estimate of the Wasserstein distance: E f(real) − E f(fake)."""
     penalty: Tensor
-    """(1/B) Σ φ(nᵢ), λ not applied; for ``at="both"`` the sum over real and fake."""
+    """P, λ not applied; for ``at="both"`` the sum over real and fake."""
     gradient_norm: Tensor
     """(1/B) Σ nᵢ."""
     real_score: Tensor
@@ -122,14 +122,15 @@ def gradient_norms(
         critic, x, cond=cond, cond_kwargs=cond_kwargs, select=select, pac=pac, mask=mask,
         inputs=inputs,
     )  # fmt: skip
-    return autograd_route.norms_and_penalties(critic, x, 0.0, False)[0]
+    return autograd_route.norms_and_penalties(critic, x, Penalty())[0]
 
 
 # fmt: off
 @overload
 def gradient_penalty(
     critic: Critic, real: Samples, fake: Samples, device: torch.device | str | None = None, *,
-    weight: float = ..., target: float = ..., sided: str = ..., alpha: Tensor | None = ...,
+    penalty: str | Penalty | None = ..., weight: float | Tensor = ..., target: float | None = ...,
+    sided: str | None = ..., alpha: Tensor | None = ...,
     generator: torch.Generator | None = ..., detach: bool = ..., reduction: str = ...,
     return_stats: Literal[False] = ..., backend: str = ..., chunk_size: int | None = ...,
     cond: Any = ..., cond_kwargs: Mapping[str, Any] | None = ..., select: Any = ...,
@@ -138,7 +139,8 @@ def gradient_penalty(
 @overload
 def gradient_penalty(
     critic: Critic, real: Samples, fake: Samples, device: torch.device | str | None = None, *,
-    weight: float = ..., target: float = ..., sided: str = ..., alpha: Tensor | None = ...,
+    penalty: str | Penalty | None = ..., weight: float | Tensor = ..., target: float | None = ...,
+    sided: str | None = ..., alpha: Tensor | None = ...,
     generator: torch.Generator | None = ..., detach: bool = ..., reduction: str = ...,
     return_stats: Literal[True], backend: str = ..., chunk_size: int | None = ...,
     cond: Any = ..., cond_kwargs: Mapping[str, Any] | None = ..., select: Any = ...,
@@ -151,9 +153,10 @@ def gradient_penalty(
     fake: Samples,
     device: torch.device | str | None = None,
     *,
-    weight: float = 1.0,
-    target: float = 1.0,
-    sided: str = "two",
+    penalty: str | Penalty | None = None,
+    weight: float | Tensor = 1.0,
+    target: float | None = None,
+    sided: str | None = None,
     alpha: Tensor | None = None,
     generator: torch.Generator | None = None,
     detach: bool = True,
@@ -173,26 +176,34 @@ def gradient_penalty(
     Gulrajani et al., 2017 (arXiv 1704.00028). x̂ᵢ = αᵢ realᵢ + (1 − αᵢ) fakeᵢ with one
     αᵢ ~ U(0, 1) per sample; the norm runs over all axes but the batch's. λ is the caller's by
     default; ``weight`` applies it here. ``sided="one"`` takes φ(n) = max(0, n − target)² instead:
-    WGAN-LP, Petzka et al., 2018 (arXiv 1709.08894). Where a gradient is zero, the penalty's own
-    gradient is 0, and no epsilon is added anywhere.
+    WGAN-LP, Petzka et al., 2018 (arXiv 1709.08894). ``penalty="r1"`` or another name, or a
+    :class:`Penalty`, takes another member of the family, at its own points; ``docs/penalties.md``
+    has them all. Where a gradient is zero, the penalty's own gradient is 0, and no epsilon is added
+    anywhere.
 
     Args:
         critic: callable from ``(B, ...)`` to floating point scores whose first size is ``B``.
-            Further axes (a patch critic's) are summed per sample. It is called once, on x̂.
-            Critics of other shapes, with an example each: ``docs/critics.md``.
+            Further axes (a patch critic's) are summed per sample. It is called once, on x̂ (for
+            ``"r1+r2"`` on fake and on real). Critics of other shapes, with an example each:
+            ``docs/critics.md``.
         real: ``(B, ...)`` of rank ≥ 2; float64, float32, bfloat16 or float16. Or a tuple, list or
             dict of such tensors, of equal B, which the critic then gets: one α for all of them.
         fake: shape, dtype and device of ``real``.
         device: accepted for the tutorials' signature ``(critic, real, fake, device)``; must name
             the device that the samples are on.
-        weight: λ, multiplies the result; 1 leaves λ to the caller.
-        target: the norm at which the penalty is zero.
-        sided: ``"two"`` or ``"one"``.
+        penalty: ``"gp"`` if left out, ``"lp"``, ``"zero"``, ``"r1"``, ``"r2"``, ``"r1+r2"``,
+            ``"dragan"``, ``"div"``, ``"max"``, ``"banach-1"``, ``"banach-2"``, ``"banach-inf"``; or
+            a :class:`Penalty`. Its own weight is not applied.
+        weight: λ, multiplies the result; 1 leaves λ to the caller. A number or a 0-dim tensor.
+        target: the norm at which the penalty is zero; 1 if left out. Not with ``penalty``.
+        sided: ``"two"``, as if left out, or ``"one"``. Not with ``penalty``.
         alpha: ``(B,)`` or ``(B, 1, ..., 1)``; drawn if left out.
-        generator: the random number generator for α, on the samples' device.
+        generator: the random number generator for α, and before it for DRAGAN's noise, on the
+            samples' device.
         detach: keep the penalty's backward out of the graphs that made ``real`` and ``fake``, the
             generator's above all. ``False`` lets gradients flow into both.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``, over the batch.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``, over the batch. ``"mean"`` alone where the
+            penalty is a maximum.
         return_stats: return ``(penalty, PenaltyStats)``.
         backend: ``"explicit"`` (first-order passes), ``"autograd"`` (double backward), or
             ``"auto"``: explicit where it is exact, autograd elsewhere. A named one runs or raises.
@@ -236,38 +247,40 @@ def gradient_penalty(
         inputs=inputs, chunk_size=chunk_size,
     )  # fmt: skip
     check_device(device, real)
-    weight = check_number("weight", weight)
-    target = check_number("target", target)
-    one_sided = check_choice("sided", sided, _SIDES) == "one"
+    form = check_penalty(penalty, target=target, sided=sided)
+    weight = check_weight(weight, form)
     check_choice("reduction", reduction, _REDUCTIONS)
-    alpha = choose_alpha(alpha, generator, real)
+    _check_maximum(form, chunk_size, reduction)
 
     if detach:
-        real, fake, alpha = real.detach(), fake.detach(), alpha.detach()
-    interpolates = ops.interpolate(real, fake, alpha)
+        real, fake = real.detach(), fake.detach()
+        alpha = alpha.detach() if isinstance(alpha, Tensor) else alpha
+    points = points_of(form, real, fake, draw(form, real, alpha, generator))
     obstacle = None
-    if interpolates.requires_grad:
+    if any(samples.requires_grad for samples in points):
         obstacle = "gradients of real and fake, which detach=False asks for, need autograd"
     elif reduction == "none":
         obstacle = 'reduction="none" leaves each sample\'s weight open, which needs autograd'
-    value, norms, penalties = routes.penalty(
-        critic, interpolates, target, one_sided, backend, obstacle, chunk_size
-    )
-    if reduction == "none":
-        value = penalties
-    elif reduction == "sum":
+    found = [
+        routes.penalty(critic, samples, form, backend, obstacle, chunk_size) for samples in points
+    ]
+    values, norms, penalties = zip(*found, strict=True)
+    value = sum(penalties if reduction == "none" else values)
+    if reduction == "sum":
         value = value * real.shape[0]
-    result = value if weight == 1.0 else weight * value
+    result = value if not isinstance(weight, Tensor) and weight == 1.0 else weight * value
     if not return_stats:
         return result
-    return result, PenaltyStats(norms.detach(), penalties.detach().mean())
+    seen = sum(each.detach().mean() for each in penalties)
+    return result, PenaltyStats(torch.cat(norms).detach(), seen)
 
 
 # fmt: off
 @overload
 def critic_loss(
-    critic: Critic, real: Samples, fake: Samples, *, weight: float = ..., target: float = ...,
-    sided: str = ..., at: str = ..., objective: str | Objective = ..., alpha: Tensor | None = ...,
+    critic: Critic, real: Samples, fake: Samples, *, penalty: str | Penalty | None = ...,
+    weight: float | Tensor | None = ..., target: float | None = ..., sided: str | None = ...,
+    at: str | None = ..., objective: str | Objective = ..., alpha: Tensor | None = ...,
     generator: torch.Generator | None = ..., drift: float = ...,
     return_stats: Literal[False] = ..., backend: str = ..., chunk_size: int | None = ...,
     cond: Any = ..., cond_kwargs: Mapping[str, Any] | None = ..., select: Any = ...,
@@ -275,8 +288,9 @@ def critic_loss(
 ) -> Tensor: ...
 @overload
 def critic_loss(
-    critic: Critic, real: Samples, fake: Samples, *, weight: float = ..., target: float = ...,
-    sided: str = ..., at: str = ..., objective: str | Objective = ..., alpha: Tensor | None = ...,
+    critic: Critic, real: Samples, fake: Samples, *, penalty: str | Penalty | None = ...,
+    weight: float | Tensor | None = ..., target: float | None = ..., sided: str | None = ...,
+    at: str | None = ..., objective: str | Objective = ..., alpha: Tensor | None = ...,
     generator: torch.Generator | None = ..., drift: float = ...,
     return_stats: Literal[True], backend: str = ..., chunk_size: int | None = ...,
     cond: Any = ..., cond_kwargs: Mapping[str, Any] | None = ..., select: Any = ...,
@@ -288,10 +302,11 @@ def critic_loss(
     real: Samples,
     fake: Samples,
     *,
-    weight: float = 10.0,
-    target: float = 1.0,
-    sided: str = "two",
-    at: str = "mix",
+    penalty: str | Penalty | None = None,
+    weight: float | Tensor | None = None,
+    target: float | None = None,
+    sided: str | None = None,
+    at: str | None = None,
     objective: str | Objective = "wasserstein",
     alpha: Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -312,6 +327,9 @@ def critic_loss(
     in :func:`gradient_penalty`. The drift term is ProGAN's (Karras et al., 2018, arXiv 1710.10196),
     whose factor there is 0.001.
 
+    ``penalty="r1"`` or another name, or a :class:`Penalty`, takes another member of the family in
+    the place of E φ, at its own points, with its own λ; ``docs/penalties.md`` has them all.
+
     ``at`` says where the gradient is penalised. ``target=0`` makes φ(n) = n²; with it,
     ``at="real"`` is R1, ``at="fake"`` R2, and ``at="both"`` the sum of the two means (Mescheder et
     al., 2018, arXiv 1801.04406). Their weight is γ/2: ``weight=γ/2`` gives (γ/2) E ‖∇f‖². The
@@ -331,16 +349,20 @@ def critic_loss(
             in three.
         real: ``(B, ...)`` of rank ≥ 2; float64, float32, bfloat16 or float16; or several tensors.
         fake: shape, dtype and device of ``real``.
-        weight: λ.
-        target: the norm at which the penalty is zero.
-        sided: ``"two"`` or ``"one"``, see :func:`gradient_penalty`.
-        at: ``"mix"`` (at x̂), ``"real"``, ``"fake"`` or ``"both"``.
+        penalty: a name or a :class:`Penalty`, as for :func:`gradient_penalty`.
+        weight: λ, a number or a 0-dim tensor, into which no gradient flows; the penalty's own if
+            left out, which is 10 without ``penalty``.
+        target: the norm at which the penalty is zero; 1 if left out. Not with ``penalty``.
+        sided: ``"two"``, as if left out, or ``"one"``. Not with ``penalty``.
+        at: ``"mix"`` (at x̂), as if left out, ``"real"``, ``"fake"``, ``"both"`` or ``"dragan"``,
+            see :class:`Penalty`. Not with ``penalty``.
         objective: ``"wasserstein"``; ``"hinge"``, E max(0, 1 − f(real)) + E max(0, 1 + f(fake));
             ``"nonsaturating"``, E softplus(−f(real)) + E softplus(f(fake)); ``"relativistic"``,
             E softplus(f(fakeᵢ) − f(realᵢ)); or a function of the real and the fake scores, shaped
             as the critic returns them, to a differentiable scalar.
         alpha: ``(B,)`` or ``(B, 1, ..., 1)``; drawn if left out.
-        generator: the random number generator for α, on the samples' device.
+        generator: the random number generator for α, and before it for DRAGAN's noise, on the
+            samples' device.
         drift: factor of the drift term.
         return_stats: return ``(loss, CriticStats)``.
         backend: ``"explicit"`` (first-order passes), ``"autograd"`` (double backward), or
@@ -370,42 +392,61 @@ def critic_loss(
         critic, real, fake, cond=cond, cond_kwargs=cond_kwargs, select=select, pac=pac, mask=mask,
         inputs=inputs, chunk_size=chunk_size,
     )  # fmt: skip
-    settings = loss_settings(weight, target, sided, at, objective, drift)
+    settings = loss_settings(
+        check_penalty(penalty, target=target, sided=sided, at=at), weight, objective, drift
+    )
     settings = settings._replace(objective=objective_of(critic, settings.objective))
+    if isinstance(settings.weight, Tensor):
+        kind = ops.accumulation_dtype(real.dtype)
+        settings = settings._replace(weight=settings.weight.to(kind))
     if chunk_size is not None and not isinstance(objective, str):
         raise ValueError(
             "chunk_size: expected None with an objective of your own, which may not be a mean over "
             f"samples, got {chunk_size}"
         )
+    _check_maximum(settings.penalty, chunk_size, "mean")
 
     real, fake = real.detach(), fake.detach()
-    if settings.at == "mix":
-        alpha = choose_alpha(alpha, generator, real).detach()
-    elif alpha is not None or generator is not None:
-        raise ValueError(f"alpha, generator: expected None, no point is drawn for at={at!r}")
+    drawn = draw(settings.penalty, real, alpha, generator)
     loss, (real_score, fake_score, norms, penalties) = routes.critic_loss(
-        critic, real, fake, alpha, settings, backend, chunk_size
+        critic, real, fake, None if drawn is None else drawn.detach(), settings, backend, chunk_size
     )
     if not return_stats:
         return loss
-    both = 2 if settings.at == "both" else 1
-    means = both * penalties.mean(), norms.mean()
+    means = settings.penalty.parts * penalties.mean(), norms.mean()
     seen = (loss, real_score - fake_score, *means, real_score, fake_score)
     return loss, CriticStats(*(value.detach() for value in seen))
 
 
 def loss_settings(
-    weight: float, target: float, sided: str, at: str, objective: str | Objective, drift: float
+    penalty: Penalty,
+    weight: float | Tensor | None = None,
+    objective: str | Objective = "wasserstein",
+    drift: float = 0.0,
 ) -> LossSettings:
     """The settings of :func:`critic_loss`, checked as it checks them."""
     return LossSettings(
-        weight=check_number("weight", weight),
-        target=check_number("target", target),
-        one_sided=check_choice("sided", sided, _SIDES) == "one",
+        weight=check_weight(weight, penalty),
+        penalty=penalty,
         drift=check_number("drift", drift),
-        at=check_choice("at", at, AT),
         objective=check_objective(objective),
     )
+
+
+def _check_maximum(penalty: Penalty, chunk_size: int | None, reduction: str) -> None:
+    """A maximum over the batch is no sum over its samples or slices."""
+    if penalty.reduction != "max":
+        return
+    if chunk_size is not None:
+        raise ValueError(
+            "chunk_size: expected None with a penalty that is the maximum over the whole batch, "
+            f"got {chunk_size}"
+        )
+    if reduction != "mean":
+        raise ValueError(
+            'reduction: expected "mean" with a penalty that is the maximum over the batch, got '
+            f"{reduction!r}"
+        )
 
 
 def generator_loss(critic: Critic, fake: Tensor) -> Tensor:

@@ -5,8 +5,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from wgan_fast.functional import critic_loss
-from wgan_fast.objectives import Objective
+from wgan_fast import routes
+from wgan_fast.adaptive_weight import AdaptiveWeight
+from wgan_fast.critic_calls import objective_of
+from wgan_fast.critic_shapes import shaped
+from wgan_fast.functional import critic_loss, loss_settings
+from wgan_fast.lazy import Lazy
+from wgan_fast.objectives import Objective, score_loss
+from wgan_fast.penalties import Penalty, check_penalty
 
 
 class CriticLoss(nn.Module):
@@ -19,10 +25,17 @@ class CriticLoss(nn.Module):
     Args:
         critic: callable from ``(B, ...)`` to one score per sample; a module's parameters become
             this module's.
-        weight: λ.
-        target: the norm at which the penalty is zero.
-        sided: ``"two"`` or ``"one"``.
-        at: where the gradient is penalised: ``"mix"``, ``"real"``, ``"fake"`` or ``"both"``.
+        penalty: a name or a :class:`Penalty`, as for :func:`critic_loss`; or ``"adaptive"``, which
+            is ``"gp"`` with ``weight=AdaptiveWeight()``.
+        weight: λ, a number, or an :class:`AdaptiveWeight`, which is updated in each call in
+            training mode; the penalty's own if left out, which is 10 without ``penalty``.
+        target: the norm at which the penalty is zero; 1 if left out. Not with ``penalty``.
+        sided: ``"two"``, as if left out, or ``"one"``. Not with ``penalty``.
+        at: where the gradient is penalised: ``"mix"``, as if left out, ``"real"``, ``"fake"``,
+            ``"both"`` or ``"dragan"``. Not with ``penalty``.
+        every: lazy regularisation: the penalty comes in every so-manieth call in training mode
+            alone, beginning with the first, times so many (Karras et al., 2020, arXiv 1912.04958,
+            where it is 16). Calls in evaluation mode all have it, once.
         objective: ``"wasserstein"``, ``"hinge"``, ``"nonsaturating"``, ``"relativistic"``, or a
             function of the real and the fake scores; a pickle needs one that can be imported.
         drift: factor of E f(real)².
@@ -40,10 +53,12 @@ class CriticLoss(nn.Module):
         self,
         critic: Callable[..., Any],
         *,
-        weight: float = 10.0,
-        target: float = 1.0,
-        sided: str = "two",
-        at: str = "mix",
+        penalty: str | Penalty | None = None,
+        weight: float | AdaptiveWeight | None = None,
+        target: float | None = None,
+        sided: str | None = None,
+        at: str | None = None,
+        every: int = 1,
         objective: str | Objective = "wasserstein",
         drift: float = 0.0,
         backend: str = "auto",
@@ -54,11 +69,24 @@ class CriticLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.critic = critic
+        if penalty == "adaptive":
+            penalty = "gp"
+            weight = AdaptiveWeight() if weight is None else weight
+            if not isinstance(weight, AdaptiveWeight):
+                raise ValueError(
+                    f'penalty, weight: "adaptive" has its own λ, got weight={weight!r}; take '
+                    "weight=AdaptiveWeight(initial)"
+                )
+        self.adaptive: AdaptiveWeight | None = None
+        if isinstance(weight, AdaptiveWeight):
+            self.adaptive, weight = weight, None
+        self.lazy = Lazy(every) if every != 1 else None
+        form = check_penalty(penalty, target=target, sided=sided, at=at)
+        # Checked here rather than in the first call.
+        settings = loss_settings(form, weight, objective, drift)
         self.options: dict[str, Any] = {
-            "weight": weight,
-            "target": target,
-            "sided": sided,
-            "at": at,
+            "penalty": form,
+            "weight": settings.weight,
             "objective": objective,
             "drift": drift,
             "backend": backend,
@@ -79,8 +107,27 @@ class CriticLoss(nn.Module):
         mask: Any = None,
     ) -> Tensor:
         """The loss, with the batch's labels and its mask; raises as :func:`critic_loss` does."""
-        of_batch = {"cond": cond, "cond_kwargs": cond_kwargs, "mask": mask}
-        return critic_loss(self.critic, real, fake, alpha=alpha, **of_batch, **self.options)
+        options = {**self.options, "cond": cond, "cond_kwargs": cond_kwargs, "mask": mask}
+        if self.adaptive is not None:
+            # The update writes λ in place, and autograd may keep the one that it multiplied by.
+            options["weight"] = self.adaptive.weight.clone()
+        if self.lazy is not None and self.training:
+            if not self.lazy.due():
+                return self._without_penalty(real, fake, options)
+            options["weight"] = options["weight"] * self.lazy.every
+        loss, seen = critic_loss(self.critic, real, fake, alpha=alpha, return_stats=True, **options)
+        if self.adaptive is not None and self.training:
+            self.adaptive.update(seen.gradient_norm)
+        return loss
+
+    def _without_penalty(self, real: Any, fake: Any, options: dict[str, Any]) -> Tensor:
+        names = ("cond", "cond_kwargs", "select", "pac", "mask", "inputs")
+        of_shape = {name: options[name] for name in names}
+        critic, real, fake, _ = shaped(self.critic, real, fake, **of_shape)
+        settings = loss_settings(options["penalty"], None, options["objective"], options["drift"])
+        scores = routes.scores_of_both(critic, real.detach(), fake.detach())
+        objective = objective_of(critic, settings.objective)
+        return score_loss(objective, settings.drift, *scores)
 
     def extra_repr(self) -> str:
         """The options."""

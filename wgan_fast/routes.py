@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgan_fast import autograd_route, first_order, ops
+from wgan_fast import autograd_route, first_order
 from wgan_fast.arguments import independent_score_error
 from wgan_fast.double_backward import choice, explicit
+from wgan_fast.double_backward.apart import keeps_apart
 from wgan_fast.double_backward.errors import (
     CrossSample,
     Independent,
@@ -21,7 +22,8 @@ from wgan_fast.double_backward.errors import (
 )
 from wgan_fast.moment import Moment
 from wgan_fast.objectives import score_loss
-from wgan_fast.penalties import LossSettings
+from wgan_fast.penalties import LossSettings, Penalty
+from wgan_fast.penalty_points import points_of
 
 BACKENDS = ("auto", "explicit", "autograd", "first_order")
 Critic = Callable[[Tensor], Tensor]
@@ -70,8 +72,7 @@ def once_more(critic: Any, device: torch.device, compute: Callable[[], Tensor]) 
 def penalty(
     critic: Critic,
     x: Tensor,
-    target: float,
-    one_sided: bool,
+    form: Penalty,
     backend: str,
     obstacle: str | None,
     chunk_size: int | None = None,
@@ -81,10 +82,10 @@ def penalty(
     if backend == "first_order":
         if obstacle is not None:
             raise Unsupported(f'backend="first_order": {obstacle}')
-        return first_order.penalty(critic, x, target, one_sided)
+        return first_order.penalty(critic, x, form)
 
     def by_autograd() -> tuple[Tensor, Tensor, Tensor]:
-        norms, penalties = autograd_route.norms_and_penalties(critic, x, target, one_sided)
+        norms, penalties = autograd_route.norms_and_penalties(critic, x, form)
         return penalties.mean(), norms, penalties
 
     if takes_explicit(critic, backend, obstacle):
@@ -92,7 +93,7 @@ def penalty(
         if backend == "auto":
             again = once_more(critic, x.device, lambda: by_autograd()[0])
         try:
-            return explicit.gradient_penalty(critic, x, target, one_sided, chunk_size, again)
+            return explicit.gradient_penalty(critic, x, form, chunk_size, again)
         except CrossSample as error:
             raise cannot_be_cut(error) from error
         except Independent as error:
@@ -109,18 +110,18 @@ def critic_loss(
     critic: Critic,
     real: Tensor,
     fake: Tensor,
-    alpha: Tensor | None,
+    drawn: Tensor | None,
     settings: LossSettings,
     backend: str,
     chunk_size: int | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """(loss, (real score, fake score, norms, penalties)); α is there for ``at="mix"`` alone."""
+    """(loss, (real score, fake score, norms, penalties)); ``drawn`` by ``penalty_points``."""
     critic = choice.unwrapped(critic)
     about = settings.at, real.shape
 
     def unmerged(backend: str) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
-        if settings.at == "mix" or backend == "first_order":
-            return in_calls_apart(critic, real, fake, alpha, settings, backend)
+        if settings.penalty.between or backend == "first_order":
+            return in_calls_apart(critic, real, fake, drawn, settings, backend)
         if backend == "explicit":
             raise Unsupported(
                 f'backend="explicit": at={settings.at!r} takes loss and penalty in one batch, but '
@@ -134,7 +135,7 @@ def critic_loss(
         if backend == "auto":
             again = once_more(critic, real.device, lambda: unmerged("autograd")[0])
         try:
-            done = explicit.critic_loss(critic, real, fake, alpha, settings, chunk_size, again)
+            done = explicit.critic_loss(critic, real, fake, drawn, settings, chunk_size, again)
             if better := explicit.better_apart(critic, real, settings.at):
                 choice.unmerged.set(critic, better, *about)  # from the next call on
             return done
@@ -152,11 +153,20 @@ def critic_loss(
     return unmerged(backend)
 
 
+def scores_of_both(critic: Critic, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """(real scores, fake scores) without a penalty: one call where samples keep apart, or two."""
+    critic = choice.unwrapped(critic)
+    if keeps_apart(critic, (real, fake)):
+        real_scores, fake_scores = autograd_route.scores(critic, torch.cat((real, fake))).chunk(2)
+        return real_scores, fake_scores
+    return autograd_route.scores(critic, real), autograd_route.scores(critic, fake)
+
+
 def in_calls_apart(
     critic: Critic,
     real: Tensor,
     fake: Tensor,
-    alpha: Tensor | None,
+    drawn: Tensor | None,
     settings: LossSettings,
     backend: str,
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -164,14 +174,10 @@ def in_calls_apart(
     fake_scores = autograd_route.scores(critic, fake)
     real_scores = autograd_route.scores(critic, real)
     loss = score_loss(settings.objective, settings.drift, real_scores, fake_scores)
-    if alpha is not None:
-        points = [ops.interpolate(real, fake, alpha)]
-    else:
-        points = {"real": [real], "fake": [fake], "both": [fake, real]}[settings.at]
     norms: list[Tensor] = []
     penalties: list[Tensor] = []
-    for samples in points:
-        value, *found = penalty(critic, samples, settings.target, settings.one_sided, backend, None)
+    for samples in points_of(settings.penalty, real, fake, drawn):
+        value, *found = penalty(critic, samples, settings.penalty, backend, None)
         loss = loss + settings.weight * value
         norms.append(found[0])
         penalties.append(found[1])
@@ -190,7 +196,7 @@ def in_two_calls(
     for name, samples in (("fake", fake), ("real", real)):
         if settings.at in (name, "both"):
             scores[name], *found = autograd_route.scores_norms_and_penalties(
-                critic, samples, settings.target, settings.one_sided
+                critic, samples, settings.penalty
             )
             norms.append(found[0])
             penalties.append(found[1])

@@ -36,21 +36,20 @@ def trained(owner: Any) -> dict[str, nn.Parameter]:
 
 
 def penalised_critic_step(critic: Any, settings: LossSettings, backend: str = "auto") -> Step:
-    """``step(real, fake, alpha, weight)``: [statistics, *gradients] of :func:`critic_loss`.
+    """``step(real, fake, drawn, weight)``: [statistics, *gradients] of :func:`critic_loss`.
 
-    ``weight`` is λ, 0-dim; ``alpha`` is looked at for ``at="mix"`` alone.
+    ``weight`` is λ, 0-dim; ``drawn`` is what ``penalty_points`` drew, not looked at if nothing.
     """
     critic = unwrapped(critic)
 
-    def step(real: Tensor, fake: Tensor, alpha: Tensor, weight: Tensor) -> list[Tensor | None]:
-        mix = alpha if settings.at == "mix" else None
+    def step(real: Tensor, fake: Tensor, drawn: Tensor, weight: Tensor) -> list[Tensor | None]:
+        used = drawn if settings.penalty.between else None
         with torch.enable_grad():
             loss, (real_score, fake_score, norms, penalties) = routes.critic_loss(
-                critic, real, fake, mix, settings._replace(weight=weight), backend
+                critic, real, fake, used, settings._replace(weight=weight), backend
             )
             gradients = _gradients(loss, critic)
-        both = 2 if settings.at == "both" else 1
-        means = both * penalties.mean(), norms.mean(), real_score, fake_score
+        means = settings.penalty.parts * penalties.mean(), norms.mean(), real_score, fake_score
         seen = [value.detach() for value in (loss, real_score - fake_score, *means)]
         return [torch.stack(seen), *gradients]
 
@@ -67,14 +66,8 @@ def plain_critic_step(critic: Any, saturating: bool) -> Step:
     objective = wasserstein if saturating else nonsaturating
 
     def step(real: Tensor, fake: Tensor) -> list[Tensor | None]:
-        merges = keeps_apart(critic, (real, fake))
         with torch.enable_grad():
-            if merges:
-                scores = autograd_route.scores(critic, torch.cat((real, fake)))
-                real_scores, fake_scores = scores.chunk(2)
-            else:
-                real_scores = autograd_route.scores(critic, real)
-                fake_scores = autograd_route.scores(critic, fake)
+            real_scores, fake_scores = routes.scores_of_both(critic, real, fake)
             loss = objective(real_scores, fake_scores)
             gradients = _gradients(loss, critic)
         means = real_scores.mean(), fake_scores.mean()

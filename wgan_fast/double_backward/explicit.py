@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgan_fast import ops
 from wgan_fast.arguments import check_scores
 from wgan_fast.critic_calls import averages, measured, of_rows
 from wgan_fast.double_backward import merged
@@ -21,7 +20,7 @@ from wgan_fast.double_backward.passes import (
 )
 from wgan_fast.double_backward.recording import record
 from wgan_fast.double_backward.rules import rule_of
-from wgan_fast.penalties import LossSettings
+from wgan_fast.penalties import BETWEEN, LossSettings, Penalty
 
 Critic = Callable[[Tensor], Tensor]
 Again = Callable[[], Tensor]
@@ -108,8 +107,7 @@ def gradients_of(loss: Tensor) -> dict[int, Tensor | None] | None:
 def gradient_penalty(
     critic: Critic,
     x: Tensor,
-    target: float,
-    one_sided: bool,
+    penalty: Penalty,
     chunk_size: int | None,
     again: Again,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -123,8 +121,7 @@ def gradient_penalty(
 
     def on(part: slice, share: float) -> Computed:
         apart = chunk_size is not None
-        of_part = of_rows(critic, part)
-        return _gradient_penalty(of_part, x[part], target, one_sided, apart, share)
+        return _gradient_penalty(of_rows(critic, part), x[part], penalty, apart, share)
 
     with torch.no_grad():
         done = over(x.shape[0], chunk_size, on)
@@ -133,7 +130,7 @@ def gradient_penalty(
 
 
 def _gradient_penalty(
-    critic: Critic, x: Tensor, target: float, one_sided: bool, rows_apart: bool, share: float
+    critic: Critic, x: Tensor, penalty: Penalty, rows_apart: bool, share: float
 ) -> Computed:
     recording = record(critic, x, rule_of, rows_apart)
     scores = check_scores(recording.scores, x)
@@ -143,7 +140,7 @@ def _gradient_penalty(
     if gradient is None:
         raise Independent
     norms, penalties, direction = measured(
-        critic, gradient, lambda g, mask: ops.gradient_norm_penalty(g, target, one_sided, mask=mask)
+        critic, gradient, lambda g, mask: penalty.of(g, mask=mask)
     )
     bars: Cotangents = [None] * len(recording.active)
     scale = recording.scale_for(x.shape[0])
@@ -158,7 +155,7 @@ def critic_loss(
     critic: Critic,
     real: Tensor,
     fake: Tensor,
-    alpha: Tensor | None,
+    drawn: Tensor | None,
     settings: LossSettings,
     chunk_size: int | None,
     again: Again,
@@ -172,14 +169,15 @@ def critic_loss(
     """
 
     def on(part: slice, share: float) -> Computed:
-        of_part = None if alpha is None else alpha[part]
+        of_part = None if drawn is None else drawn[part]
         rows = of_rows(critic, part)
         return merged.critic_loss(rows, real[part], fake[part], of_part, settings, share)
 
     samples = real.shape[0]
     kept = merged.kept_of(critic, real, settings.at)
-    # An objective of the caller's own may not be a mean over samples.
-    if chunk_size is None and kept and real.is_cpu and averages(settings.objective):
+    # An objective of the caller's own may not be a mean over samples; a maximum is none.
+    means = averages(settings.objective) and settings.penalty.reduction == "mean"
+    if chunk_size is None and kept and real.is_cpu and means:
         chunk_size = math.ceil(samples / kept.slices())
     with torch.no_grad():
         done = over(samples, chunk_size, on)
@@ -189,7 +187,7 @@ def critic_loss(
 def better_apart(critic: Critic, real: Tensor, at: str) -> str | None:
     """Why three calls are faster than one batch, where both are right; None where they are not."""
     kept = merged.kept_of(critic, real, at)
-    if at == "mix" and real.is_cpu and kept and kept.bends and kept.slices() > 1:
+    if at in BETWEEN and real.is_cpu and kept and kept.bends and kept.slices() > 1:
         return "the critic is curved, so that one batch saves no pass, and outgrows the cache"
     return None
 

@@ -38,7 +38,7 @@ from wgan_fast.double_backward.recording import Node, Recording, record
 from wgan_fast.double_backward.rules import rule_of
 from wgan_fast.double_backward.rules.base import Tensors
 from wgan_fast.objectives import score_cotangents
-from wgan_fast.penalties import LossSettings
+from wgan_fast.penalties import BETWEEN, LossSettings
 
 Critic = Callable[[Tensor], Tensor]
 
@@ -90,10 +90,12 @@ class Layout(NamedTuple):
     """Whether the penalty's points are samples of the loss."""
 
     @classmethod
-    def of(cls, at: str, real: Tensor, fake: Tensor, alpha: Tensor | None) -> "Layout":
+    def of(cls, at: str, real: Tensor, fake: Tensor, drawn: Tensor | None) -> "Layout":
         """The penalty's points come last, so that what remains of a batch is one range."""
-        if alpha is not None:
-            return cls.with_points(real, fake, 1, ops.merged_batch(real, fake, alpha))
+        if drawn is not None:  # α, or the points
+            mix = at == "mix"
+            batch = ops.merged_batch(real, fake, drawn) if mix else torch.cat((real, fake, drawn))
+            return cls.with_points(real, fake, 1, batch)
         first, second, every = _rows(real, 0, 1, 2), _rows(real, 1, 2, 2), _rows(real, 0, 2, 2)
         if at == "real":
             return cls(torch.cat((fake, real)), [fake, real], second, first, second, first, True)
@@ -147,7 +149,7 @@ def critic_loss(
     critic: Critic,
     real: Tensor,
     fake: Tensor,
-    alpha: Tensor | None,
+    drawn: Tensor | None,
     settings: LossSettings,
     share: float = 1.0,
 ) -> Computed:
@@ -160,7 +162,7 @@ def critic_loss(
         CrossSample: the critic's samples may see each other.
         Unsupported: the critic cannot be recorded.
     """
-    layout = Layout.of(settings.at, real, fake, alpha)
+    layout = Layout.of(settings.at, real, fake, drawn)
     recording, scores = _scored(critic, layout, settings)
     settings = settings._replace(objective=settled(settings.objective))
     if layout.shared and not settings.uniform and scores.numel() != scores.shape[0]:
@@ -195,14 +197,12 @@ def critic_loss(
     if gradient is None:
         raise Independent
     gradient = gradient.to(real.dtype)
+    both = settings.penalty.parts  # the mean over real and fake is half the sum of their means
     norms, penalties, direction = measured(
         critic,
         gradient if unit == 1.0 else gradient / unit,
-        lambda g, mask: ops.gradient_norm_penalty(
-            g, settings.target, settings.one_sided, mask=mask
-        ),
+        lambda g, mask: settings.penalty.of(g, both, mask),
     )
-    both = 2 if settings.at == "both" else 1  # the operator took the mean over real and fake
     factor = both * settings.weight * scale * share / unit
     if isinstance(factor, Tensor) or factor != 1.0:
         direction = direction * factor
@@ -232,7 +232,7 @@ class Kept(NamedTuple):
 
 def kept_of(critic: Critic, real: Tensor, at: str) -> Kept | None:
     """What was found out of a batch of this shape; None if that is not known."""
-    parts = 3 if at == "mix" else 2
+    parts = 3 if at in BETWEEN else 2
     return choice.proven.get(  # type: ignore[no-any-return]
         critic, at, parts, real.shape, real.dtype
     )
