@@ -66,6 +66,16 @@ def test_reductions():
     torch.testing.assert_close(value, total.detach())
 
 
+@pytest.mark.parametrize("penalty", ["lp", "div", "max", "banach-1", "banach-inf"])
+def test_penalties_of_the_family(penalty):
+    critic = nn.Sequential(nn.Linear(3, 4), nn.SiLU(), nn.Linear(4, 1)).double()
+    x = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    expected = wgan_fast.gradient_penalty(critic, x, x, penalty=penalty)
+    ours = wgan_fast.gradient_penalty_from_output(x, critic(x), penalty=penalty)
+    torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
+    assert error(gradients(ours, critic), gradients(expected, critic)) < 1e-10
+
+
 def test_r1_on_the_scores_of_the_loss():
     critic = nn.Sequential(nn.Linear(3, 4), nn.SiLU(), nn.Linear(4, 1)).double()
     real, fake = torch.randn(2, 5, 3, dtype=torch.float64)
@@ -98,6 +108,8 @@ BAD = {
     "sided": (ValueError, r"sided: expected one of", (LEAF, CRITIC(LEAF)), {"sided": "both"}),
     "reduction": (ValueError, r"reduction: expected one of", (LEAF, CRITIC(LEAF)), {"reduction": "max"}),
     "weight": (ValueError, r"weight: expected a finite number", (LEAF, CRITIC(LEAF)), {"weight": -1}),
+    "penalty and target": (ValueError, r"penalty, target: expected one of them", (LEAF, CRITIC(LEAF)), {"penalty": "gp", "target": 0.0}),
+    "a maximum's sum": (ValueError, r"reduction: expected one of 'mean', got 'sum'", (LEAF, CRITIC(LEAF)), {"penalty": "max", "reduction": "sum"}),
     "target": (TypeError, r"target: expected a number", (LEAF, CRITIC(LEAF)), {"target": "1"}),
 }  # fmt: skip
 

@@ -6,32 +6,35 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_unflatten
 
-from wgan_fast import ops
 from wgan_fast.arguments import check_choice, check_number, check_samples, describe
 from wgan_fast.critic_shapes import check_pac
 from wgan_fast.functional import PenaltyStats
+from wgan_fast.penalties import Penalty, check_penalty
 from wgan_fast.sample_forms import Form, check_several, is_several
 
 
 # fmt: off
 @overload
 def gradient_penalty_from_output(
-    inputs: Any, output: Tensor, *, weight: float = ..., target: float = ..., sided: str = ...,
-    pac: int = ..., mask: Any = ..., reduction: str = ..., return_stats: Literal[False] = ...,
+    inputs: Any, output: Tensor, *, penalty: str | Penalty | None = ..., weight: float = ...,
+    target: float | None = ..., sided: str | None = ..., pac: int = ...,
+    mask: Any = ..., reduction: str = ..., return_stats: Literal[False] = ...,
 ) -> Tensor: ...
 @overload
 def gradient_penalty_from_output(
-    inputs: Any, output: Tensor, *, weight: float = ..., target: float = ..., sided: str = ...,
-    pac: int = ..., mask: Any = ..., reduction: str = ..., return_stats: Literal[True],
+    inputs: Any, output: Tensor, *, penalty: str | Penalty | None = ..., weight: float = ...,
+    target: float | None = ..., sided: str | None = ..., pac: int = ...,
+    mask: Any = ..., reduction: str = ..., return_stats: Literal[True],
 ) -> tuple[Tensor, PenaltyStats]: ...
 # fmt: on
 def gradient_penalty_from_output(
     inputs: Any,
     output: Tensor,
     *,
+    penalty: str | Penalty | None = None,
     weight: float = 1.0,
-    target: float = 1.0,
-    sided: str = "two",
+    target: float | None = None,
+    sided: str | None = None,
     pac: int = 1,
     mask: Any = None,
     reduction: str = "mean",
@@ -51,8 +54,10 @@ def gradient_penalty_from_output(
         output: scores of ``inputs`` with their graph; the first size is B, further axes are summed
             per sample. The graph is kept, for the loss of the same scores.
         weight: λ, multiplies the result.
-        target: the norm at which the penalty is zero.
-        sided: ``"two"`` or ``"one"``, see :func:`gradient_penalty`.
+        penalty: a name or a :class:`Penalty`, as for :func:`gradient_penalty`, for its φ and its
+            norm: ``inputs`` are the points, whatever its ``at``, and ``weight`` is λ.
+        target: the norm at which the penalty is zero; 1 if left out. Not with ``penalty``.
+        sided: ``"two"``, as if left out, or ``"one"``. Not with ``penalty``.
         pac: samples to a pack; ``output`` then has B/pac scores.
         mask: what the gradient is multiplied by before its norm is taken.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``, over the batch.
@@ -69,9 +74,9 @@ def gradient_penalty_from_output(
             to them, or there is not one score per sample or pack.
     """
     weight = check_number("weight", weight)
-    target = check_number("target", target)
-    one_sided = check_choice("sided", sided, ("two", "one")) == "one"
-    check_choice("reduction", reduction, ("mean", "sum", "none"))
+    chosen = check_penalty(penalty, target=target, sided=sided)
+    reductions = ("mean",) if chosen.reduction == "max" else ("mean", "sum", "none")
+    check_choice("reduction", reduction, reductions)
     if is_several(inputs):
         check_several("inputs", inputs)
     else:
@@ -80,7 +85,7 @@ def gradient_penalty_from_output(
     form = Form(inputs, check_pac(pac, form.batch))
     gradient = form.packed(_gradients(inputs, output, form.batch // pac))
     of_shape = None if mask is None else form.packed_mask(mask).to(gradient.dtype)
-    norms, penalties, _ = ops.gradient_norm_penalty(gradient, target, one_sided, mask=of_shape)
+    norms, penalties, _ = chosen.of(gradient, mask=of_shape)
     result = penalties
     if reduction != "none":
         result = penalties.mean() if reduction == "mean" else penalties.sum()
