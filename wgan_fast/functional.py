@@ -1,5 +1,6 @@
 """The functions users call: check the arguments, choose a backend, call it."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple, overload
 
@@ -265,13 +266,13 @@ def gradient_penalty(
         routes.penalty(critic, samples, form, backend, obstacle, chunk_size) for samples in points
     ]
     values, norms, penalties = zip(*found, strict=True)
-    value = sum(penalties if reduction == "none" else values)
+    value = functools.reduce(torch.add, penalties if reduction == "none" else values)
     if reduction == "sum":
         value = value * real.shape[0]
     result = value if not isinstance(weight, Tensor) and weight == 1.0 else weight * value
     if not return_stats:
         return result
-    seen = sum(each.detach().mean() for each in penalties)
+    seen = form.parts * torch.cat(penalties).detach().mean()
     return result, PenaltyStats(torch.cat(norms).detach(), seen)
 
 

@@ -75,7 +75,7 @@ class Penalty:
             object.__setattr__(self, name, check_number(name, getattr(self, name)))
         if self.power < 1:
             raise ValueError(f"power: expected a number ≥ 1, got {self.power!r}")
-        if self.p not in DUAL:
+        if not isinstance(self.p, (int, float)) or self.p not in DUAL:
             raise ValueError(f"p: expected 1, 2 or math.inf, got {describe(self.p)}")
         check_choice("sided", self.sided, SIDES)
         check_choice("at", self.at, AT)
