@@ -98,7 +98,7 @@ def normalisation_projected_kernel(
     RUNS: tl.constexpr,
     SPAN: tl.constexpr,
 ):
-    """r P(γ u) if BEFORE, else γ r P(u).
+    """The VJP r P(γ u) if BEFORE, else the JVP γ r P(u).
 
     Args:
         u_pointer: ``(rows, length)``, contiguous.

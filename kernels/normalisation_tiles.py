@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-# A row in one tile is read once and stays in registers: 16 numbers of each tensor per thread at most.
+# A row in one tile is read once and stays in registers, at most 16 numbers per tensor and thread.
 LARGEST_WHOLE = 8192
 # A longer row is cut into tiles of this many.
 TILE = 2048
@@ -105,7 +105,7 @@ class Tiles(NamedTuple):
 
     @property
     def warps(self) -> int:
-        """A power of two; AMD's warps are twice as wide, so that 16 are its most."""
+        """Warps per program; 16 at most, for AMD's are twice as wide."""
         return min(max(self.RUNS * self.SPAN // (32 * NUMBERS_PER_THREAD), 1), 16)
 
     def splits(self, rows: int) -> int:

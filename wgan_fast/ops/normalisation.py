@@ -206,7 +206,7 @@ def _triton_second(
 def _triton_parameters(
     delta: Tensor, x: Tensor, mean: Tensor | None, inverse: Tensor, groups: int, repeat: int
 ) -> tuple[Tensor, Tensor]:
-    from wgan_fast.kernels.normalisation_second import normalisation_parameters_rows
+    from wgan_fast.kernels.normalisation_parameters import normalisation_parameters_rows
 
     _check(x, mean, inverse, None, groups, repeat, delta=delta)
     return normalisation_parameters_rows(delta.contiguous(), x, mean, inverse, groups, repeat)
