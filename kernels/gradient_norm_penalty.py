@@ -63,7 +63,7 @@ def gradient_norm_penalty_kernel(
     tl.store(norm_pointer + row, norm)
     tl.store(penalty_pointer + row, excess * excess)
 
-    scale = _slope(norm, excess) / rows.to(accumulate)
+    scale = _slope(norm, excess) / tl.cast(rows, accumulate)
     for first in range(0, length, BLOCK):
         column = first + tl.arange(0, BLOCK)
         inside = column < length
@@ -117,7 +117,7 @@ def gradient_norm_penalty_backward_kernel(
     safe = tl.where(norm > 0, norm, 1)
     along = tl.load(grad_norm_pointer + row) / safe + tl.load(grad_penalty_pointer + row) * slope
     along = tl.where(norm > 0, along, 0)
-    across = slope / rows.to(accumulate)
+    across = slope / tl.cast(rows, accumulate)
 
     if HAS_DIRECTION:
         products = tl.zeros((BLOCK,), accumulate)
@@ -131,7 +131,7 @@ def gradient_norm_penalty_backward_kernel(
         curved = norm > 0
         if ONE_SIDED:
             curved = curved & (excess > 0)
-        along += tl.where(curved, curvature * tl.sum(products) / rows.to(accumulate), 0)
+        along += tl.where(curved, curvature * tl.sum(products) / tl.cast(rows, accumulate), 0)
 
     for first in range(0, length, BLOCK):
         column = first + tl.arange(0, BLOCK)
