@@ -35,7 +35,7 @@ GEOMETRIES = {
 }[sys.argv[2]]
 KINDS = ((True, True), (False, True), (True, False), (False, False))  # weighted, centred
 for index, geometry in enumerate(GEOMETRIES):
-    for weighted, centred in (KINDS[0], KINDS[1 + index % 3]):
+    for weighted, centred in KINDS[:1] if geometry[1] > 1000 else (KINDS[0], KINDS[1 + index % 3]):
         given = problem(*geometry, dtype=dtype, weighted=weighted, centred=centred)
         wide = [g.double() if isinstance(g, torch.Tensor) else g for g in given]
         got, expected = everything(TRITON, *given), everything(PLAIN, *wide)
