@@ -37,7 +37,7 @@ def _finish(
         norm = tl.sqrt(total)
     tl.store(norm_pointer + row, norm)
     tl.store(penalty_pointer + row, raised(tl.abs(excess(norm, TARGET, ONE_SIDED)), POWER))
-    scale = phi_slope(norm, TARGET, ONE_SIDED, POWER) / rows.to(norm.dtype)
+    scale = phi_slope(norm, TARGET, ONE_SIDED, POWER) / tl.cast(rows, norm.dtype)
     if HAS_WEIGHTS:
         scale *= tl.load(weight_pointer + row)
     return norm, tl.where(norm == 0, 0, scale * shared_factor(norm, count, P))

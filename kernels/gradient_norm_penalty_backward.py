@@ -31,7 +31,7 @@ def _coefficients(
     along = tl.load(grad_norm_pointer + row) + tl.load(grad_penalty_pointer + row) * slope
     across = tl.full((), 0, norm.dtype)
     if HAS_DIRECTION:
-        share = 1 / rows.to(norm.dtype)
+        share = 1 / tl.cast(rows, norm.dtype)
         if HAS_WEIGHTS:
             share *= tl.load(weight_pointer + row)
         bend = phi_curvature(norm, TARGET, ONE_SIDED, POWER)

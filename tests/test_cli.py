@@ -232,6 +232,9 @@ def test_doctor_tells_the_truth_about_this_machine(capsys):
     assert out.startswith(f"wgan_fast {wgan_fast.__version__}\n")
     assert f"torch {torch.__version__}" in out
     lines = {line.split()[0]: line for line in out.splitlines() if line}
-    for operator in ("interpolate", "gradient_norm_penalty", "clip_weights_"):
+    on_cpu, on_gpu = (lines["operator"].index(column) for column in ("on CPU", "on GPU"))
+    names = ("interpolate", "gradient_norm_penalty", "clip_weights_", "normalisation_parameters")
+    for operator in names:
         has_cpu = torch._C._dispatch_has_kernel_for_dispatch_key(f"wgan_fast::{operator}", "CPU")
-        assert ("C++" in lines[operator].split("on CPU")[0][24:40]) == has_cpu
+        assert ("C++" in lines[operator][on_cpu:on_gpu]) == has_cpu
+        assert lines[operator][on_cpu - 1] == lines[operator][on_gpu - 1] == " "

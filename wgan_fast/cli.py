@@ -77,15 +77,16 @@ def _run(arguments: list[str]) -> int:
 
 def doctor() -> None:
     """Say which parts are here, what runs on them, and what a missing one costs."""
+    table = ops.status()
+    pieces = {name: table.pop(name) for name in ("extension", "triton")}
+    width = max(map(len, ("operator", *table))) + 2
     lines = [
         f"wgan_fast {wgan_fast.__version__}",
         f"Python {platform.python_version()}, torch {torch.__version__}, {_accelerator()}",
         "",
-        f"{'operator':24}{'on CPU':16}on GPU",
+        f"{'operator':{width}}{'on CPU':16}on GPU",
     ]
-    table = ops.status()
-    pieces = {name: table.pop(name) for name in ("extension", "triton")}
-    lines += [f"{name:24}{on['cpu']:16}{on['cuda']}" for name, on in table.items()]
+    lines += [f"{name:{width}}{on['cpu']:16}{on['cuda']}" for name, on in table.items()]
     lines.append("")
     costs = {
         "extension": "plain PyTorch stands in on CPUs: the same numbers, more passes over memory",

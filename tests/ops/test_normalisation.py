@@ -14,6 +14,7 @@ PLAIN = {
     "second": normalisation._second,
     "parameters": normalisation._parameters,
 }
+TRITON_VJP = normalisation._triton_projected(before=True)  # checks before it launches
 COMPILED = {name: getattr(OPS, f"normalisation_{name}") for name in PLAIN}
 # rows of x, columns, groups, repeat: one number, odd rows, runs shorter and longer than a vector,
 # rows longer than a chunk, more rows than parts.
@@ -101,6 +102,22 @@ def test_float32(geometry):
     assert_close(everything(COMPILED, *given), everything(PLAIN, *wide), torch.float32)
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", list(ROUNDING), ids=str)
+@pytest.mark.parametrize(
+    "geometry", [*GEOMETRIES, (4, 131_072, 2, 1024), (70, 4096, 1, 1)], ids=str
+)
+def test_on_a_gpu(geometry, dtype):
+    given = problem(*geometry, dtype=dtype)
+    wide, there = (
+        [change(g) if isinstance(g, torch.Tensor) else g for g in given]
+        for change in (torch.Tensor.double, torch.Tensor.cuda)
+    )
+    got, again = everything(COMPILED, *there), everything(COMPILED, *there)
+    assert_close([g.cpu() for g in got], everything(PLAIN, *wide), dtype)
+    assert all(torch.equal(one, other) for one, other in zip(got, again, strict=True))
+
+
 def test_the_same_numbers_whatever_the_threads():
     given = problem(40, 4096, 8, 16, dtype=torch.float32)
     before = torch.get_num_threads()
@@ -131,9 +148,10 @@ def test_opcheck():
         ({"x": torch.ones(6, 12, dtype=torch.float64)[:, ::2]}, "x must be contiguous rows"),
     ],
 )
-def test_bad_arguments(change, message):
+@pytest.mark.parametrize("vjp", [OPS.normalisation_vjp, TRITON_VJP], ids=["C++", "Triton"])
+def test_bad_arguments(change, message, vjp):
     names = ("delta", "tangent", "x", "mean", "inverse", "gamma", "groups", "repeat")
     given = dict(zip(names, problem(6, 6, 3, 3), strict=True)) | change
     del given["tangent"]
     with pytest.raises(RuntimeError, match=message):
-        OPS.normalisation_vjp(**given)
+        vjp(*given.values())

@@ -7,7 +7,7 @@ operator                    CPU             GPU             anywhere else, or no
 ``merged_batch``            C++             Triton          plain PyTorch
 ``gradient_norm_penalty``   C++             Triton          plain PyTorch
 ``clip_weights_``           C++             CUDA C++        plain PyTorch
-``normalisation_*``         C++             plain PyTorch   plain PyTorch
+``normalisation_*``         C++             Triton          plain PyTorch
 ==========================  ==============  ==============  ============================
 
 The dispatcher chooses: an operator is called by its name, and PyTorch picks the implementation that

@@ -20,6 +20,7 @@ and what is summed into its shape are ``(groups · L / repeat,)``.
 The operators have no derivatives of their own: they are what derivatives are made of.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -125,6 +126,96 @@ registration.define(
     f"(Tensor delta, {_ROWS}, int groups, int repeat) -> (Tensor, Tensor)",
     _parameters,
 )
+
+
+def _check(
+    x: Tensor, mean: Tensor | None, inverse: Tensor, gamma: Tensor | None, groups: int, repeat: int,
+    **like_x: Tensor,
+) -> None:  # fmt: skip
+    """What keeps a kernel from reading outside of a tensor."""
+    if x.dim() != 2 or not x.is_contiguous():
+        raise RuntimeError(f"normalisation: x must be contiguous rows, got {tuple(x.shape)}")
+    rows, columns = x.shape
+    if groups < 1 or repeat < 1 or columns % repeat or rows % groups:
+        raise RuntimeError(
+            f"normalisation: {tuple(x.shape)} has no {groups} groups or runs of {repeat}"
+        )
+    for name, tensor in like_x.items():
+        if (tensor.shape, tensor.dtype, tensor.device) != (x.shape, x.dtype, x.device):
+            raise RuntimeError(
+                f"normalisation: {name} must have the shape, dtype and device of x, "
+                f"got {tuple(tensor.shape)} {tensor.dtype} on {tensor.device}"
+            )
+    small = {"inverse": (inverse, rows), "mean": (mean, rows)}
+    small["gamma"] = gamma, groups * (columns // repeat)
+    for name, (numbers, count) in small.items():
+        if numbers is not None and (
+            numbers.numel() != count
+            or not numbers.is_contiguous()
+            or (numbers.dtype, numbers.device) != (x.dtype, x.device)
+        ):
+            raise RuntimeError(
+                f"normalisation: {name} must be {count} contiguous {x.dtype}, "
+                f"got {tuple(numbers.shape)} {numbers.dtype} on {numbers.device}"
+            )
+
+
+def _triton_projected(before: bool) -> Callable[..., Tensor]:
+    def launch(
+        u: Tensor,
+        x: Tensor,
+        mean: Tensor | None,
+        inverse: Tensor,
+        gamma: Tensor | None,
+        groups: int,
+        repeat: int,
+    ) -> Tensor:
+        from wgan_fast.kernels.normalisation import normalisation_projected_rows
+
+        name = "delta" if before else "tangent"
+        _check(x, mean, inverse, gamma, groups, repeat, **{name: u})
+        result = torch.empty_like(x)
+        normalisation_projected_rows(
+            u.contiguous(), x, mean, inverse, gamma, result, groups, repeat, before
+        )
+        return result
+
+    return launch
+
+
+def _triton_second(
+    delta: Tensor,
+    tangent: Tensor,
+    x: Tensor,
+    mean: Tensor | None,
+    inverse: Tensor,
+    gamma: Tensor | None,
+    groups: int,
+    repeat: int,
+) -> tuple[Tensor, Tensor]:
+    from wgan_fast.kernels.normalisation_second import normalisation_second_rows
+
+    _check(x, mean, inverse, gamma, groups, repeat, delta=delta, tangent=tangent)
+    result = torch.empty_like(x)
+    gamma_bar = normalisation_second_rows(
+        delta.contiguous(), tangent.contiguous(), x, mean, inverse, gamma, result, groups, repeat
+    )
+    return result, gamma_bar
+
+
+def _triton_parameters(
+    delta: Tensor, x: Tensor, mean: Tensor | None, inverse: Tensor, groups: int, repeat: int
+) -> tuple[Tensor, Tensor]:
+    from wgan_fast.kernels.normalisation_parameters import normalisation_parameters_rows
+
+    _check(x, mean, inverse, None, groups, repeat, delta=delta)
+    return normalisation_parameters_rows(delta.contiguous(), x, mean, inverse, groups, repeat)
+
+
+registration.register_triton("normalisation_vjp", _triton_projected(before=True))
+registration.register_triton("normalisation_jvp", _triton_projected(before=False))
+registration.register_triton("normalisation_second", _triton_second)
+registration.register_triton("normalisation_parameters", _triton_parameters)
 
 
 @torch.library.register_fake("wgan_fast::normalisation_vjp")

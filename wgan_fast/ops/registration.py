@@ -6,6 +6,7 @@ needed: every operator has a plain PyTorch implementation under the dispatcher's
 ``CompositeExplicitAutograd`` key, which serves every device that nothing better is registered for.
 """
 
+import functools
 import importlib
 import importlib.util
 import platform
@@ -69,8 +70,20 @@ def define(name: str, arguments_and_result: str, plain: Callable[..., Any]) -> N
 def register_triton(name: str, launch: Callable[..., Any]) -> None:
     """Register ``launch`` as operator ``name`` on GPUs, where Triton can be imported."""
     if TRITON_MISSING is None:
-        LIBRARY.impl(name, launch, "CUDA")
+        LIBRARY.impl(name, on_its_device(launch), "CUDA")
         _with_triton.add(name)
+
+
+def on_its_device(launch: Callable[..., Any]) -> Callable[..., Any]:
+    """``launch`` with its tensors' GPU as the current one, which is where Triton launches."""
+
+    @functools.wraps(launch)
+    def on_device(*arguments: Any) -> Any:
+        device = next(a.device for a in arguments if isinstance(a, torch.Tensor))
+        with torch.cuda.device(device):
+            return launch(*arguments)
+
+    return on_device
 
 
 _with_triton: set[str] = set()

@@ -1,0 +1,1 @@
+"""What compilers make of the GPU kernels, on a machine without a GPU: see ``bench.gpu_ledger``."""
