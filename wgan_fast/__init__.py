@@ -1,6 +1,6 @@
 """wgan_fast: fast gradient penalties and Wasserstein critics for PyTorch."""
 
-from wgan_fast import reference
+from wgan_fast import optim, reference
 from wgan_fast.critic_loop import CriticLoop, LoopStats
 from wgan_fast.explaining import explain
 from wgan_fast.explanation import Explanation
@@ -37,5 +37,6 @@ __all__ = [
     "gradient_norms",
     "gradient_penalty",
     "interpolate",
+    "optim",
     "reference",
 ]
