@@ -10,6 +10,7 @@
 #include <ATen/cpu/vec/functional.h>
 #include <ATen/cpu/vec/vec.h>
 #include <ATen/ops/item.h>
+#include <c10/macros/Macros.h>
 #include <torch/library.h>
 
 #include <cstdint>
@@ -67,8 +68,9 @@ struct Factors {
   bool lerp_from_start;
 };
 
+// Inlined, as is its caller: a call would send every vector through memory.
 template <bool kCentered, bool kMomentum, typename T>
-void take_step(Numbers<T>& n, const Factors<T>& f) {
+C10_ALWAYS_INLINE void take_step(Numbers<T>& n, const Factors<T>& f) {
   Vector<T> gradient = f.maximize ? n.gradient.neg() : n.gradient;
   if (f.decays) gradient = gradient + f.weight_decay * n.parameter;
   n.square_average = n.square_average * f.alpha + f.rest * gradient * gradient;
@@ -102,7 +104,8 @@ struct Pointers {
 
 // The next `count` ≤ a vector's numbers.
 template <bool kCentered, bool kMomentum, typename scalar_t, typename T>
-void step_vector(const Pointers<scalar_t>& at, int64_t k, int64_t count, const Factors<T>& f) {
+C10_ALWAYS_INLINE void step_vector(const Pointers<scalar_t>& at, int64_t k, int64_t count,
+                                   const Factors<T>& f) {
   using Narrow = Vector<scalar_t>;
   const auto load = [&](const scalar_t* from) {
     return count == Narrow::size() ? Narrow::loadu(from + k) : Narrow::loadu(from + k, count);
