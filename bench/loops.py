@@ -61,10 +61,14 @@ def _textbook_optimizer(objective: str, module: nn.Module) -> Optimizer:
     return torch.optim.Adam(module.parameters(), lr=1e-4, betas=(0.0, 0.9))
 
 
-def _fast_optimizer(objective: str, module: nn.Module) -> Optimizer:
-    if objective == "wgan":
-        return torch.optim.RMSprop(module.parameters(), lr=5e-5, foreach=True)
+def _fast_optimizer(
+    objective: str, module: nn.Module, clip_value: float | None = None
+) -> Optimizer:
     on_gpu = next(module.parameters()).is_cuda
+    if objective == "wgan":
+        return wgan_fast.optim.RMSprop(
+            module.parameters(), lr=5e-5, capturable=on_gpu, clip_value=clip_value
+        )
     return torch.optim.Adam(
         module.parameters(), lr=1e-4, betas=(0.0, 0.9), fused=True, capturable=on_gpu
     )
@@ -103,7 +107,7 @@ def _loop(objective: str, mode: str) -> Callable[[Problem], Callable[[], list[Te
             problem.generator,
             problem.critic,
             _fast_optimizer(objective, problem.generator),
-            _fast_optimizer(objective, problem.critic),
+            _fast_optimizer(objective, problem.critic, clip_value=0.01),
             latent_shape=problem.latent_dim,
             objective=objective,
             n_critic=_N_CRITIC,

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import wgan_fast
 from bench.harness.case import Case, Figure
@@ -72,6 +72,59 @@ def _plain_clip(weights: list[Tensor]) -> list[Tensor]:
 def _fused_clip(weights: list[Tensor]) -> list[Tensor]:
     wgan_fast.clip_weights_(weights, _CLIP_VALUE)
     return weights
+
+
+_COPY = "plain copy"
+_RMSPROP_NUMBERS = 5  # per weight: it, its gradient and its average in, it and its average out
+
+
+def _torch_rmsprop(weights: list[nn.Parameter]) -> Callable[[], Any]:
+    optimizer = torch.optim.RMSprop(weights, lr=5e-5, foreach=False)
+
+    def step() -> None:
+        optimizer.step()
+        for weight in weights:
+            weight.data.clamp_(-_CLIP_VALUE, _CLIP_VALUE)
+
+    return step
+
+
+def _fast_rmsprop(weights: list[nn.Parameter]) -> Callable[[], Any]:
+    on_gpu = weights[0].is_cuda
+    return wgan_fast.optim.RMSprop(weights, lr=5e-5, capturable=on_gpu, clip_value=_CLIP_VALUE).step
+
+
+def _clipping_step(
+    optimizer: Callable[[list[nn.Parameter]], Callable[[], Any]], weights: list[Tensor]
+) -> Callable[[], list[Tensor]]:
+    parameters = [nn.Parameter(weight) for weight in weights]
+    generator = torch.Generator().manual_seed(1)
+    for parameter in parameters:
+        parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.device)
+    step = optimizer(parameters)
+
+    def work() -> list[Tensor]:
+        step()
+        return parameters
+
+    return work
+
+
+def _result_to_copy(weights: list[Tensor]) -> Callable[[], list[Tensor]]:
+    """Copies what two steps come to, and other numbers up to the bytes that a step moves."""
+    step = _clipping_step(_torch_rmsprop, weights)
+    step()
+    result = torch.cat([weight.detach().flatten() for weight in step()])
+    source = torch.cat((result, result, result[: len(result) // 2]))  # half of a step's bytes
+    target = torch.empty_like(source)
+    pieces = target[: len(result)].split([weight.numel() for weight in weights])
+    copied = [piece.view(weight.shape) for piece, weight in zip(pieces, weights, strict=True)]
+
+    def work() -> list[Tensor]:
+        target.copy_(source)
+        return copied
+
+    return work
 
 
 class _Row(NamedTuple):
@@ -152,5 +205,24 @@ CASES = (
         figures=(Figure("wgan_fast", "speed-up", 1.0),),
         requires=(runs_compiled("clip_weights_"),),
         must_call={"wgan_fast": ("wgan_fast::clip_weights_",)},
+    ),
+    # The update and the clamp of every weight; the copy moves as many bytes.
+    Case(
+        name="operators/rmsprop",
+        sizes=f"DCGAN critic for 64×64, {_CLIPPED:,} weights, float32",
+        problem=_weights,
+        prepare={
+            "plain PyTorch": partial(_clipping_step, _torch_rmsprop),
+            "wgan_fast": partial(_clipping_step, _fast_rmsprop),
+            _COPY: _result_to_copy,
+        },
+        sides=dict.fromkeys(("plain PyTorch", "wgan_fast", _COPY), lambda work: work()),
+        bytes_moved=_RMSPROP_NUMBERS * _CLIPPED * _FLOAT32,
+        figures=(
+            Figure("wgan_fast", "speed-up", 3.0),
+            Figure("wgan_fast", "speed-up", 0.77, against=(_COPY,)),
+        ),
+        requires=(runs_compiled("rmsprop_"),),
+        must_call={"wgan_fast": ("wgan_fast::rmsprop_",)},
     ),
 )

@@ -51,11 +51,11 @@ def assert_matches(
     assert error <= tolerance * scale, f"off by {error / max(scale, 1e-300):.2e} relative"
 
 
-def opcheck(operator, arguments) -> None:
+def opcheck(operator, arguments, keywords=None) -> None:
     """``torch.library.opcheck``, which reads ``.grad`` of tensors that have none."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
-        torch.library.opcheck(operator, arguments)
+        torch.library.opcheck(operator, arguments, keywords)
 
 
 def layouts(tensor: Tensor) -> dict[str, Tensor]:

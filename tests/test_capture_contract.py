@@ -9,6 +9,7 @@ from tests.capture_recorder import CaptureRecorder, ForbiddenError
 from wgan_fast import CriticLoop
 from wgan_fast.cuda_graph import WARM_UP_CALLS
 from wgan_fast.models import DCGANCritic, DCGANGenerator, MLPCritic, MLPGenerator
+from wgan_fast.optim import RMSprop
 
 BATCH, N_CRITIC, LATENT = 4, 2, 3
 
@@ -141,6 +142,35 @@ def test_clip_value_is_never_ignored_by_a_replay():
         captured(batch)
         eager(batch)
     assert_same(captured, eager)
+    assert max(p.abs().max() for p in captured.critic.parameters()) == 0.002
+
+
+def test_the_optimisers_own_bound_is_captured_with_it():
+    """And a new bound is a new capture."""
+    modules = [module.double() for module in networks()]
+    loops = []
+    for kind, mode in ((RecordedLoop, "captured"), (CriticLoop, "eager")):
+        generator, critic = copy.deepcopy(modules)
+        optimizers = (
+            RMSprop(generator.parameters(), lr=1e-3, capturable=True),
+            RMSprop(critic.parameters(), lr=1e-3, capturable=True, clip_value=0.01),
+        )
+        loops.append(
+            kind(
+                generator, critic, *optimizers, latent_shape=LATENT, objective="wgan",
+                n_critic=N_CRITIC, rng=torch.Generator().manual_seed(7), mode=mode,
+            )
+        )  # fmt: skip
+    captured, eager = loops
+    for step in range(3 * WARM_UP_CALLS + 3):
+        bound = 0.01 if step < WARM_UP_CALLS + 2 else 0.002
+        batch = reals()
+        for loop in loops:
+            loop.critic_optimizer.param_groups[0]["clip_value"] = bound
+            loop(batch)
+    assert_same(captured, eager)
+    assert len(captured.graphs) == 2
+    assert captured.graphs[-1].replays > 1
     assert max(p.abs().max() for p in captured.critic.parameters()) == 0.002
 
 

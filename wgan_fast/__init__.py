@@ -1,6 +1,6 @@
 """wgan_fast: fast gradient penalties and Wasserstein critics for PyTorch."""
 
-from wgan_fast import reference
+from wgan_fast import optim, reference
 from wgan_fast.adaptive_weight import AdaptiveWeight
 from wgan_fast.critic_loop import CriticLoop, LoopStats
 from wgan_fast.explaining import explain
@@ -43,5 +43,6 @@ __all__ = [
     "gradient_penalty",
     "gradient_penalty_from_output",
     "interpolate",
+    "optim",
     "reference",
 ]

@@ -70,7 +70,8 @@ class CriticLoop:
         generator_optimizer: over the generator's parameters. ``torch.optim.Adam(..., fused=True)``
             is the fast one; on a GPU ``capturable=True`` as well.
         critic_optimizer: over the critic's; for ``"wgan"`` best :class:`wgan_fast.optim.RMSprop`
-            with its own ``clip_value``, which then stands for the loop's.
+            with its own ``clip_value``: where a group of the optimiser has one, the loop itself
+            clips nothing, and groups without one stay free.
         latent_shape: of one z, an integer or a tuple; z ~ N(0, 1).
         objective: ``"wgan-gp"``, ``"wgan"`` (weights clipped to ±``clip_value`` after each critic
             step) or ``"dcgan"`` (cross-entropy, non-saturating).
@@ -303,4 +304,4 @@ def _update(
 
 
 def _clips(optimizer: Optimizer) -> bool:
-    return all(group.get("clip_value") is not None for group in optimizer.param_groups)
+    return any(group.get("clip_value") is not None for group in optimizer.param_groups)

@@ -1,25 +1,21 @@
 // wgan_fast::clip_weights_(Tensor(a!)[] parameters, float clip_value) -> ()
 //
-// Clamps every number to [-clip_value, clip_value] in place. All tensors together are one list of
-// numbers, cut into equal shares for the threads: a critic's many small biases cost no parallel
-// region of their own.
+// Clamps every number to [-clip_value, clip_value] in place.
 
 #include <ATen/Dispatch.h>
 #include <ATen/OpMathType.h>
-#include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/cpu/vec/vec.h>
 #include <c10/util/bit_cast.h>
 #include <torch/library.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <type_traits>
-#include <vector>
 
 #include "chunks.h"
+#include "many_tensors.h"
 #include "transform.h"
 
 namespace wgan_fast {
@@ -29,11 +25,9 @@ namespace {
 constexpr int64_t kClipGrainElements = 4 * kGrainElements;
 
 // One parameter's numbers, in the order in which they lie in memory.
-struct Run {
+struct Numbers {
   void* data;
   at::ScalarType dtype;
-  int64_t begin;  // its place in the list of all numbers
-  int64_t end;
 };
 
 // Clamps to the bound as scalar_t holds it, as clamp_ does. NaN stays NaN.
@@ -63,41 +57,31 @@ void clip_numbers(scalar_t* data, int64_t count, double clip_value) {
   }
 }
 
-void clip(const Run& run, int64_t begin, int64_t end, double clip_value) {
+void clip(const Numbers& numbers, int64_t begin, int64_t end, double clip_value) {
   AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, run.dtype, "wgan_fast::clip_weights_", [&] {
-        scalar_t* data = static_cast<scalar_t*>(run.data) + (begin - run.begin);
-        clip_numbers(data, end - begin, clip_value);
-      });
+      at::kHalf, at::kBFloat16, numbers.dtype, "wgan_fast::clip_weights_",
+      [&] { clip_numbers(static_cast<scalar_t*>(numbers.data) + begin, end - begin, clip_value); });
 }
 
 void clip_weights_(at::TensorList parameters, double clip_value) {
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
   TORCH_CHECK(clip_value > 0, "clip_weights_: clip_value must be positive, got ", clip_value);
-  std::vector<Run> runs;
-  runs.reserve(parameters.size());
-  int64_t total = 0;
+  ManyTensors<Numbers> numbers;
   for (const at::Tensor& parameter : parameters) {
     TORCH_CHECK(parameter.is_cpu() && at::isFloatingType(parameter.scalar_type()),
                 "clip_weights_: parameters must be floating point and all on one kind of device, "
                 "got ",
                 parameter.scalar_type(), " on ", parameter.device(), " among CPU tensors");
-    if (parameter.numel() == 0) continue;
-    if (!parameter.is_non_overlapping_and_dense()) {
-      parameter.clamp_(-clip_value, clip_value);
+    if (parameter.is_non_overlapping_and_dense()) {
+      numbers.add({parameter.mutable_data_ptr(), parameter.scalar_type()}, parameter.numel());
     } else {
-      runs.push_back({parameter.mutable_data_ptr(), parameter.scalar_type(), total,
-                      total + parameter.numel()});
-      total = runs.back().end;
+      parameter.clamp_(-clip_value, clip_value);
     }
   }
-  at::parallel_for(0, total, kClipGrainElements, [&](int64_t begin, int64_t end) {
-    auto run = std::upper_bound(runs.begin(), runs.end(), begin,
-                                [](int64_t place, const Run& r) { return place < r.end; });
-    for (; run != runs.end() && run->begin < end; ++run) {
-      clip(*run, std::max(begin, run->begin), std::min(end, run->end), clip_value);
-    }
-  });
+  numbers.for_each_share(kClipGrainElements,
+                         [&](const Numbers& tensor, int64_t begin, int64_t end) {
+                           clip(tensor, begin, end, clip_value);
+                         });
 }
 
 }  // namespace

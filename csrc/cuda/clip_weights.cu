@@ -13,8 +13,9 @@ namespace wgan_fast {
 namespace {
 
 template <typename Element, typename Math>
-void launch(const std::vector<multi_tensor::Span>& spans, double clip_value, cudaStream_t stream) {
-  multi_tensor::for_each_table(spans, sizeof(Element), [&](const multi_tensor::Table& table) {
+void launch(const std::vector<multi_tensor::Span<1>>& spans, double clip_value,
+            cudaStream_t stream) {
+  multi_tensor::for_each_table<1>(spans, sizeof(Element), [&](const multi_tensor::Table<1>& table) {
     clip_weights_kernel<Element, Math><<<table.blocks, multi_tensor::kThreadsPerBlock, 0, stream>>>(
         table, static_cast<Math>(clip_value));
     C10_CUDA_KERNEL_LAUNCH_CHECK();
@@ -23,7 +24,7 @@ void launch(const std::vector<multi_tensor::Span>& spans, double clip_value, cud
 
 }  // namespace
 
-void launch_clip_weights(const std::vector<multi_tensor::Span>& spans, c10::ScalarType dtype,
+void launch_clip_weights(const std::vector<multi_tensor::Span<1>>& spans, c10::ScalarType dtype,
                          double clip_value, cudaStream_t stream) {
   switch (dtype) {
     case c10::ScalarType::Double:

@@ -13,7 +13,7 @@
 namespace wgan_fast {
 
 // Clamps the floating point numbers in `spans`, all of type `dtype`, on the current device.
-void launch_clip_weights(const std::vector<multi_tensor::Span>& spans, c10::ScalarType dtype,
+void launch_clip_weights(const std::vector<multi_tensor::Span<1>>& spans, c10::ScalarType dtype,
                          double clip_value, cudaStream_t stream);
 
 }  // namespace wgan_fast

@@ -19,13 +19,13 @@ void clip_weights_(at::TensorList parameters, double clip_value) {
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
   TORCH_CHECK(clip_value > 0, "clip_weights_: clip_value must be positive, got ", clip_value);
   // A launch has one device and one type of numbers.
-  std::map<std::pair<c10::DeviceIndex, at::ScalarType>, std::vector<multi_tensor::Span>> groups;
+  std::map<std::pair<c10::DeviceIndex, at::ScalarType>, std::vector<multi_tensor::Span<1>>> groups;
   for (const at::Tensor& parameter : parameters) {
     TORCH_CHECK(at::isFloatingType(parameter.scalar_type()),
                 "clip_weights_: parameters must be floating point, got ", parameter.scalar_type());
     if (parameter.is_cuda() && parameter.is_non_overlapping_and_dense()) {
       groups[{parameter.get_device(), parameter.scalar_type()}].push_back(
-          {parameter.mutable_data_ptr(), parameter.numel()});
+          {{parameter.mutable_data_ptr()}, parameter.numel()});
     } else {
       parameter.clamp_(-clip_value, clip_value);  // strided, or elsewhere
     }

@@ -6,7 +6,7 @@
 
 #define WGAN_FAST_INSTANCE(Element, Math)                                 \
   template __global__ void wgan_fast::clip_weights_kernel<Element, Math>( \
-      const __grid_constant__ wgan_fast::multi_tensor::Table, Math);
+      const __grid_constant__ wgan_fast::multi_tensor::Table<1>, Math);
 
 WGAN_FAST_INSTANCE(float, float)
 WGAN_FAST_INSTANCE(double, double)

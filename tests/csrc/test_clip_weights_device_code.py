@@ -1,21 +1,23 @@
 """The device code of ``clip_weights_``: run on the host under a shim, compiled for real GPUs."""
 
-import importlib.util
 import math
-import os
 import re
-import shutil
 import struct
-import subprocess
-from pathlib import Path
 
 import pytest
 import torch
 
-HERE = Path(__file__).parent
-CUDA_SOURCES = HERE.parents[1] / "csrc" / "cuda"
-ELEMENT_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
-BITS = {torch.float32: torch.int32, torch.float64: torch.int64, torch.bfloat16: torch.int16}
+from tests.csrc.host_driver import (
+    BITS,
+    ELEMENT_CODES,
+    compile_driver,
+    machine_code,
+    random_remainder,
+    random_tensor,
+    raw,
+    run_driver,
+)
+
 TENSORS_PER_TABLE = 200
 BYTES_PER_BLOCK = 16384
 
@@ -24,20 +26,7 @@ dtypes = pytest.mark.parametrize("dtype", list(ELEMENT_CODES), ids=str)
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory):
-    """The test driver's path, compiled so that a misaligned vector access or an overflow traps."""
-    named = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
-    compiler = next((found for name in named if (found := shutil.which(name))), None)
-    if compiler is None or os.name != "posix":
-        pytest.skip("no C++ compiler on a POSIX system")
-    program = tmp_path_factory.mktemp("driver") / "clip_weights_on_host"
-    flags = ["-std=c++20", "-O1", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
-    source = HERE / "clip_weights_on_host.cpp"
-    subprocess.run([compiler, *flags, f"-I{CUDA_SOURCES}", source, "-o", program], check=True)
-    return program
-
-
-def raw(tensor):
-    return tensor.view(BITS[tensor.dtype]).numpy().tobytes()
+    return compile_driver("clip_weights_on_host", tmp_path_factory.mktemp("driver"))
 
 
 def clip_on_host(driver, tensors, clip_value, remainders=None):
@@ -47,16 +36,15 @@ def clip_on_host(driver, tensors, clip_value, remainders=None):
     message = [struct.pack("=qdq", ELEMENT_CODES[dtype], clip_value, len(tensors))]
     for tensor, remainder in zip(tensors, remainders, strict=True):
         message += [struct.pack("=qq", tensor.numel(), remainder), raw(tensor)]
-    done = subprocess.run([driver], input=b"".join(message), capture_output=True)
-    assert done.returncode == 0, f"{done.returncode}: 3 is a write outside of a tensor"
-    (launches,) = struct.unpack_from("=q", done.stdout)
+    answered = run_driver(driver, message)
+    (launches,) = struct.unpack_from("=q", answered)
     answer, offset = [], 8
     for tensor in tensors:
         size = tensor.numel() * tensor.element_size()
-        piece = bytearray(done.stdout[offset : offset + size])
+        piece = bytearray(answered[offset : offset + size])
         answer.append(torch.frombuffer(piece, dtype=dtype) if size else tensor.clone())
         offset += size
-    assert offset == len(done.stdout)
+    assert offset == len(answered)
     return answer, launches
 
 
@@ -74,15 +62,6 @@ def check(driver, tensors, clip_value, remainders=None):
         same = torch.equal(answer.view(BITS[tensor.dtype]), expected(tensor, clip_value))
         assert same, f"tensor {index}, {tensor.numel()} numbers"
     assert launches == math.ceil(sum(t.numel() > 0 for t in tensors) / TENSORS_PER_TABLE)
-
-
-def random_tensor(count, dtype):
-    return torch.randn(count, dtype=torch.float64).to(dtype)
-
-
-def random_remainder(dtype):
-    steps = 16 // dtype.itemsize
-    return int(torch.randint(steps, ())) * dtype.itemsize
 
 
 def test_no_tensors(driver):
@@ -145,24 +124,11 @@ def test_special_numbers(driver, dtype, clip_value):
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
 def test_machine_code(architecture, tmp_path):
     """16-byte loads and stores, no spills, no local copy of the kernel's table."""
-    if shutil.which("nvcc") is None:
-        pytest.skip("no CUDA compiler: nvcc is not on PATH")
-    cubin = tmp_path / "clip_weights.cubin"
-    command = ["nvcc", "-std=c++20", "-O3", "-cubin", f"-arch={architecture}", "-Xptxas", "-v"]
-    source = HERE / "clip_weights_on_device.cu"
-    done = subprocess.run(
-        [*command, f"-I{CUDA_SOURCES}", source, "-o", cubin], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    used = re.findall(r"(\d+) bytes (?:stack frame|spill stores|spill loads)", done.stderr)
+    used, kernels = machine_code("clip_weights_on_device.cu", architecture, tmp_path)
     assert len(used) == 3 * 3  # three instances
     assert set(used) == {"0"}
-
-    triton = importlib.util.find_spec("triton")
-    tool = triton and Path(triton.origin).parent / "backends/nvidia/bin/cuobjdump"
-    if not tool or not tool.exists():
+    if kernels is None:
         pytest.skip("no cuobjdump: Triton, which brings it, is not installed")
-    sass = subprocess.run([tool, "-sass", cubin], capture_output=True, text=True, check=True).stdout
-    for function in sass.split("Function :")[1:]:
-        assert len(re.findall(r"\bLDG\.E\.128\b", function)) == 4
-        assert len(re.findall(r"\bSTG\.E\.128\b", function)) == 4
+    for kernel in kernels:
+        assert len(re.findall(r"\bLDG\.E\.128\b", kernel)) == 4
+        assert len(re.findall(r"\bSTG\.E\.128\b", kernel)) == 4

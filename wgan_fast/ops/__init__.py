@@ -7,6 +7,7 @@ operator                    CPU             GPU             anywhere else, or no
 ``merged_batch``            C++             Triton          plain PyTorch
 ``gradient_norm_penalty``   C++             Triton          plain PyTorch
 ``clip_weights_``           C++             CUDA C++        plain PyTorch
+``rmsprop_``                C++             CUDA C++        plain PyTorch
 ``normalisation_*``         C++             Triton          plain PyTorch
 ==========================  ==============  ==============  ============================
 
@@ -20,6 +21,7 @@ from wgan_fast.ops.gradient_norm_penalty import gradient_norm_penalty
 from wgan_fast.ops.interpolate import interpolate
 from wgan_fast.ops.merged_batch import merged_batch
 from wgan_fast.ops.registration import accumulation_dtype, status
+from wgan_fast.ops.rmsprop import rmsprop_
 
 __all__ = [
     "accumulation_dtype",
@@ -28,5 +30,6 @@ __all__ = [
     "interpolate",
     "merged_batch",
     "normalisation",
+    "rmsprop_",
     "status",
 ]

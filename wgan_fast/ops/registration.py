@@ -21,6 +21,7 @@ _OPERATORS = (
     "merged_batch",
     "gradient_norm_penalty",
     "clip_weights_",
+    "rmsprop_",
     "normalisation_vjp",
     "normalisation_jvp",
     "normalisation_second",

@@ -103,9 +103,10 @@ class Smooth(Rule):
     fresh = True
 
     def __init__(
-        self, first: Callable[..., Tensor], second: Callable[..., Tensor], of_result: bool = False
+        self, times: Callable[..., Tensor], second: Callable[..., Tensor], of_result: bool = False
     ) -> None:
-        self.first = first
+        self.times = times
+        """``times(tangent or cotangent, kept tensor, *others)`` multiplies by f', out of place."""
         self.second_derivative = second
         self.of_result = of_result
 
@@ -116,26 +117,25 @@ class Smooth(Rule):
         node.rows = [result if self.of_result else args[0]]
         node.kept = (args[1:], kwargs)
 
-    def _slope(self, node: Any) -> Tensor:
-        args, kwargs = node.kept
-        return self.first(node.rows[0], *args, **kwargs)
-
     def vjp(self, node: Any, delta: Any, wanted: list[bool]) -> Tensors:
-        return [delta * self._slope(node)]
+        args, kwargs = node.kept
+        return [self.times(delta, node.rows[0], *args, **kwargs)]
 
     def jvp(self, node: Any, tangents: Tensors) -> Any:
-        return tangents[0] * self._slope(node)
+        args, kwargs = node.kept
+        return self.times(tangents[0], node.rows[0], *args, **kwargs)
 
     def second(
         self, node: Any, delta: Any, tangents: Tensors, wanted: list[bool]
     ) -> Tensors | None:
         args, kwargs = node.kept
-        return [delta * tangents[0] * self.second_derivative(node.rows[0], *args, **kwargs)]
+        product = delta * tangents[0]
+        return [product.mul_(self.second_derivative(node.rows[0], *args, **kwargs))]
 
 
-def _silu_first(x: Tensor) -> Tensor:
-    s = x.sigmoid()
-    return s * (1 + x * (1 - s))
+def _by(first: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``times`` from f' itself, where PyTorch has no kernel for the product."""
+    return lambda u, kept, *args, **kwargs: u * first(kept, *args, **kwargs)
 
 
 def _silu_second(x: Tensor) -> Tensor:
@@ -150,13 +150,6 @@ def _normal(x: Tensor) -> Tensor:
 _TANH_SCALE, _TANH_CUBE = math.sqrt(2 / math.pi), 0.044715
 
 
-def _gelu_first(x: Tensor, approximate: str = "none") -> Tensor:
-    if approximate == "tanh":
-        y = torch.tanh(_TANH_SCALE * (x + _TANH_CUBE * x**3))
-        return 0.5 * (1 + y) + 0.5 * x * (1 - y * y) * _TANH_SCALE * (1 + 3 * _TANH_CUBE * x * x)
-    return 0.5 * (1 + torch.erf(x / math.sqrt(2))) + x * _normal(x)
-
-
 def _gelu_second(x: Tensor, approximate: str = "none") -> Tensor:
     if approximate == "tanh":
         y = torch.tanh(_TANH_SCALE * (x + _TANH_CUBE * x**3))
@@ -166,11 +159,10 @@ def _gelu_second(x: Tensor, approximate: str = "none") -> Tensor:
     return (2 - x * x) * _normal(x)
 
 
-def _elu_first(
-    x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0
+def _elu(
+    u: Tensor, x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0
 ) -> Tensor:
-    below = alpha * scale * input_scale * torch.exp(input_scale * x.clamp(max=0))
-    return torch.where(x > 0, torch.full_like(x, scale), below)
+    return aten.elu_backward(u, alpha, scale, input_scale, False, x)
 
 
 def _elu_second(
@@ -180,8 +172,8 @@ def _elu_second(
     return torch.where(x > 0, torch.zeros_like(x), below)
 
 
-def _softplus_first(x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
-    return torch.where(x * beta > threshold, torch.ones_like(x), torch.sigmoid(beta * x))
+def _softplus(u: Tensor, x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
+    return aten.softplus_backward(u, x, beta, threshold)
 
 
 def _softplus_second(x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
@@ -217,20 +209,22 @@ RULES: dict[Any, Rule] = {
         lambda u, x, bound=0.5: u * ((x > bound) | (x < -bound)), False
     ),
     aten.hardsigmoid.default: KeepsInput(lambda u, x: u * ((x > -3) & (x < 3)) / 6, False),
-    aten.tanh.default: Smooth(lambda y: 1 - y * y, lambda y: -2 * y * (1 - y * y), of_result=True),
+    aten.tanh.default: Smooth(aten.tanh_backward, lambda y: -2 * y * (1 - y * y), of_result=True),
     aten.sigmoid.default: Smooth(
-        lambda y: y * (1 - y), lambda y: y * (1 - y) * (1 - 2 * y), of_result=True
+        aten.sigmoid_backward, lambda y: y * (1 - y) * (1 - 2 * y), of_result=True
     ),
-    aten.exp.default: Smooth(lambda y: y, lambda y: y, of_result=True),
-    aten.silu.default: Smooth(_silu_first, _silu_second),
-    aten.gelu.default: Smooth(_gelu_first, _gelu_second),
-    aten.elu.default: Smooth(_elu_first, _elu_second),
-    aten.softplus.default: Smooth(_softplus_first, _softplus_second),
-    aten.log.default: Smooth(lambda x: 1 / x, lambda x: -1 / (x * x)),
-    aten.sin.default: Smooth(torch.cos, lambda x: -torch.sin(x)),
-    aten.cos.default: Smooth(lambda x: -torch.sin(x), lambda x: -torch.cos(x)),
-    aten.sqrt.default: Smooth(lambda y: 0.5 / y, lambda y: -0.25 / (y * y * y), of_result=True),
-    aten.rsqrt.default: Smooth(lambda y: -0.5 * y**3, lambda y: 0.75 * y**5, of_result=True),
-    aten.reciprocal.default: Smooth(lambda y: -y * y, lambda y: 2 * y**3, of_result=True),
-    aten.pow.Tensor_Scalar: Smooth(_power_first, _power_second),
+    aten.exp.default: Smooth(torch.mul, lambda y: y, of_result=True),
+    aten.silu.default: Smooth(aten.silu_backward, _silu_second),
+    aten.gelu.default: Smooth(aten.gelu_backward, _gelu_second),
+    aten.elu.default: Smooth(_elu, _elu_second),
+    aten.softplus.default: Smooth(_softplus, _softplus_second),
+    aten.log.default: Smooth(torch.div, lambda x: -1 / (x * x)),
+    aten.sin.default: Smooth(_by(torch.cos), lambda x: -torch.sin(x)),
+    aten.cos.default: Smooth(_by(lambda x: -torch.sin(x)), lambda x: -torch.cos(x)),
+    aten.sqrt.default: Smooth(
+        _by(lambda y: 0.5 / y), lambda y: -0.25 / (y * y * y), of_result=True
+    ),
+    aten.rsqrt.default: Smooth(_by(lambda y: -0.5 * y**3), lambda y: 0.75 * y**5, of_result=True),
+    aten.reciprocal.default: Smooth(_by(lambda y: -y * y), lambda y: 2 * y**3, of_result=True),
+    aten.pow.Tensor_Scalar: Smooth(_by(_power_first), _power_second),
 }
