@@ -19,6 +19,7 @@ from wgan_fast.functional import (
 )
 from wgan_fast.losses import CriticLoss
 from wgan_fast.penalties import Penalty
+from wgan_fast.regularisers import orthogonal_regularisation
 
 __version__ = "0.1.0"
 
@@ -41,5 +42,6 @@ __all__ = [
     "gradient_norms",
     "gradient_penalty",
     "interpolate",
+    "orthogonal_regularisation",
     "reference",
 ]
