@@ -232,7 +232,10 @@ class CriticLoop:
             seen, *gradients = take_step(*arguments)
             assert seen is not None
             _update(self.critic_optimizer, critic_parameters, gradients)
-            self._clip()
+            bound = self.clip_value if self.objective == "wgan" else None
+            if bound is not None and not _clips(self.critic_optimizer):
+                with torch.no_grad():
+                    ops.clip_weights_(list(self.critic.parameters()), bound)
             total = seen if total is None else total + seen
         z = self._draw(reals, torch.randn, (reals.shape[1], *self.latent_shape))
         loss, *gradients = self._generator_step(z)
@@ -240,13 +243,6 @@ class CriticLoop:
         assert total is not None
         _update(self.generator_optimizer, trained(self.generator).values(), gradients)
         return torch.cat((total / self.n_critic, loss.reshape(1)))
-
-    def _clip(self) -> None:
-        """WGAN's clipping, unless it is left out or the optimiser's own."""
-        own = all(g.get("clip_value") is not None for g in self.critic_optimizer.param_groups)
-        if self.objective == "wgan" and self.clip_value is not None and not own:
-            with torch.no_grad():
-                ops.clip_weights_(list(self.critic.parameters()), self.clip_value)
 
     def _draw(self, like: Tensor, draw: Any, shape: tuple[int, ...]) -> Tensor:
         numbers: Tensor = draw(shape, generator=self.rng, device=like.device, dtype=like.dtype)
@@ -320,3 +316,7 @@ def _update(
     optimizer.step()
     # Autocast keeps narrow copies of weights until its context ends; the whole loop may lie in one.
     torch.clear_autocast_cache()
+
+
+def _clips(optimizer: Optimizer) -> bool:
+    return all(group.get("clip_value") is not None for group in optimizer.param_groups)

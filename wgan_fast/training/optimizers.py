@@ -25,7 +25,7 @@ def _optimizer(
     parameters = list(parameters)
     # What a CUDA graph captures must keep its step counts on the device.
     capturable = parameters[0].device.type == "cuda"
-    if config.objective == "wgan":
+    if config.takes_rmsprop:
         # Without momentum: the critic's loss is not stationary, and momentum hurts (1701.07875).
         return torch.optim.RMSprop(parameters, lr=learning_rate, capturable=capturable)
     betas = (config.beta1, config.beta2)
