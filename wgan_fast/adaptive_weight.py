@@ -1,4 +1,4 @@
-"""``AdaptiveWeight``: a λ that follows the gradient norms on the device, which nothing waits for."""
+"""``AdaptiveWeight``: a λ that follows the gradient norms on the device, without a wait for it."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
 """``backend="first_order"``: the penalty's gradient from first derivatives alone, approximately.
 
-With g = ∇f(x) at hand, v = φ'(‖g‖) (∂‖g‖/∂g) / B is a constant direction, and the penalty's gradient
-in θ is that of the directional derivative Σᵢ ⟨vᵢ, ∇f(xᵢ)⟩. A central difference along v,
+With g = ∇f(x) at hand, v = φ'(‖g‖) (∂‖g‖/∂g) / B is a constant direction, and the penalty's
+gradient in θ is that of the directional derivative Σᵢ ⟨vᵢ, ∇f(xᵢ)⟩. A central difference along v,
 
     ∇θ P ≈ ∇θ [Σᵢ f(xᵢ + h vᵢ) − Σᵢ f(xᵢ − h vᵢ)] / 2h,
 

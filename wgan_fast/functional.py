@@ -264,7 +264,7 @@ def critic_loss(
     whose factor there is 0.001.
 
     ``penalty="r1"`` or another name, or a :class:`Penalty`, takes another member of the family in
-    the place of E φ, at its own points, and with its paper's λ; ``docs/penalties.md`` has them all.
+    the place of E φ, at its own points, with its own λ; ``docs/penalties.md`` has them all.
 
     ``at`` says where the gradient is penalised. ``target=0`` makes φ(n) = n²; with it,
     ``at="real"`` is R1, ``at="fake"`` R2, and ``at="both"`` the sum of the two means (Mescheder et
@@ -286,8 +286,8 @@ def critic_loss(
         real: ``(B, ...)`` of rank ≥ 2; float64, float32, bfloat16 or float16.
         fake: shape, dtype and device of ``real``.
         penalty: a name or a :class:`Penalty`, as for :func:`gradient_penalty`.
-        weight: λ, a number or a 0-dim tensor; the penalty's own if left out, which is 10 without
-            ``penalty``.
+        weight: λ, a number or a 0-dim tensor, into which no gradient flows; the penalty's own if
+            left out, which is 10 without ``penalty``.
         target: the norm at which the penalty is zero; 1 if left out. Not with ``penalty``.
         sided: ``"two"``, as if left out, or ``"one"``. Not with ``penalty``.
         at: ``"mix"`` (at x̂), as if left out, ``"real"``, ``"fake"``, ``"both"`` or ``"dragan"``,

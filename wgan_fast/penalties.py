@@ -54,7 +54,9 @@ class Penalty:
             code of Kodali et al., 2017 (arXiv 1705.07215).
         reduction: ``"mean"``; or ``"max"``: P = φ(maxᵢ nᵢ), whose derivative is that of the
             steepest sample, shared among them where several are.
-        weight: λ of its paper, taken where a loss is not given a ``weight`` of its own.
+        weight: λ, taken where a loss is not given a ``weight`` of its own. Of a named penalty it is
+            its paper's, or its authors' code's, where there is one: 10 of gp and dragan, γ/2 = 5 of
+            r1 and r2, k = 2 of div, 1 of max; 10 of the others.
 
     Raises:
         TypeError, ValueError: an argument is not as described.
@@ -106,9 +108,8 @@ class Penalty:
         differentiated as the operator can.
         """
         dual = DUAL[self.p]
-        others = {} if self.power == dual == 2 else {"power": self.power, "p": dual}
         norms, penalties, direction = ops.gradient_norm_penalty(
-            gradient, self.target, self.sided == "one", **others
+            gradient, self.target, self.sided == "one", power=self.power, p=dual
         )
         if self.reduction == "max":
             chosen = steepest(norms.detach(), parts)
@@ -133,12 +134,12 @@ NAMED: dict[str, Penalty] = {
     "r1+r2": Penalty(target=0.0, at="both", weight=5.0),
     "dragan": Penalty(at="dragan"),
     "div": Penalty(target=0.0, power=6.0, weight=2.0),
-    "max": Penalty(target=0.0, reduction="max"),
+    "max": Penalty(target=0.0, reduction="max", weight=1.0),
     "banach-1": Penalty(p=1.0),
     "banach-2": Penalty(p=2.0),
     "banach-inf": Penalty(p=math.inf),
 }
-"""The published penalties by name, each with its paper's weight."""
+"""The published penalties by name."""
 
 
 def check_penalty(penalty: Any, **apart: Any) -> Penalty:

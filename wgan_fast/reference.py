@@ -6,13 +6,15 @@ Nothing here is fast and nothing here is clever. Each function is one formula of
 - WGAN-GP: Gulrajani et al., *Improved Training of Wasserstein GANs*, 2017 (arXiv 1704.00028),
 - WGAN-LP: Petzka et al., *On the regularization of Wasserstein GANs*, 2018 (arXiv 1709.08894),
 
-spelled as tutorials spell it. The functions take what they are given: the checks on arguments live
+and of the other members of the penalty family, at :func:`family_penalty`, spelled as tutorials
+spell it. The functions take what they are given: the checks on arguments live
 in :mod:`wgan_fast.functional`.
 
 Shapes: ``real`` and ``fake`` are ``(B, ...)``, ``alpha`` is ``(B,)``, scores have ``B`` as their
 first size. Everything is differentiable as often as the critic is.
 """
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -23,6 +25,9 @@ __all__ = [
     "clip_weights_",
     "critic_loss",
     "critic_loss_at_samples",
+    "dual_norms",
+    "family_loss",
+    "family_penalty",
     "generator_loss",
     "gradient_norms",
     "gradient_penalty",
@@ -134,6 +139,63 @@ def critic_loss_at_samples(
             norms = gradient.flatten(1).norm(2, dim=1)
             penalties.append(weight * penalty(norms, target, sided).mean())
     return score_loss(scores["real"], scores["fake"], drift, objective) + sum(penalties)
+
+
+def dual_norms(critic: Critic, x: Tensor, p: float = 2.0) -> Tensor:
+    """‖∇ₓ f(xᵢ)‖ in the norm dual to ℓp, ``(B,)``; of p = 1, 2 or ∞ that is ℓ∞, ℓ2 or ℓ1."""
+    x = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    dual = {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}[p]
+    return torch.linalg.vector_norm(gradient.flatten(1), ord=dual, dim=1)
+
+
+def family_penalty(
+    name: str, critic: Critic, real: Tensor, fake: Tensor, alpha: Tensor, noise: Tensor
+) -> Tensor:
+    """The penalty of a name, λ not applied; ``noise`` ~ U(0, 1), shaped as ``real``, for DRAGAN."""
+    mix = interpolate(real, fake, alpha)
+    match name:
+        case "gp":  # Gulrajani et al., 2017, arXiv 1704.00028
+            return ((dual_norms(critic, mix) - 1) ** 2).mean()
+        case "lp":  # Petzka et al., 2018, arXiv 1709.08894
+            return (torch.relu(dual_norms(critic, mix) - 1) ** 2).mean()
+        case "zero":  # Thanh-Tung et al., 2019, arXiv 1902.03984
+            return (dual_norms(critic, mix) ** 2).mean()
+        case "r1":  # Mescheder et al., 2018, arXiv 1801.04406; λ = γ/2
+            return (dual_norms(critic, real) ** 2).mean()
+        case "r2":
+            return (dual_norms(critic, fake) ** 2).mean()
+        case "r1+r2":
+            at_fake, at_real = dual_norms(critic, fake), dual_norms(critic, real)
+            return (at_real**2).mean() + (at_fake**2).mean()
+        case "dragan":  # Kodali et al., 2017, arXiv 1705.07215
+            perturbed = real + 0.5 * real.std(correction=0) * noise
+            return ((dual_norms(critic, interpolate(perturbed, real, alpha)) - 1) ** 2).mean()
+        case "div":  # Wu et al., 2018, arXiv 1712.01026; λ is its k = 2, the power its p = 6
+            return (dual_norms(critic, mix) ** 6).mean()
+        case "max":  # Zhou et al., 2019, arXiv 1902.05687
+            return dual_norms(critic, mix).max() ** 2
+        case "banach-1":  # Adler and Lunz, 2018, arXiv 1806.06621
+            return ((dual_norms(critic, mix, 1.0) - 1) ** 2).mean()
+        case "banach-2":
+            return ((dual_norms(critic, mix, 2.0) - 1) ** 2).mean()
+        case "banach-inf":
+            return ((dual_norms(critic, mix, math.inf) - 1) ** 2).mean()
+    raise ValueError(f"name: no penalty is called {name!r}")
+
+
+def family_loss(
+    name: str,
+    critic: Critic,
+    real: Tensor,
+    fake: Tensor,
+    alpha: Tensor,
+    noise: Tensor,
+    weight: float,
+) -> Tensor:
+    """E f(fake) − E f(real) + λ P of a named penalty; a call of the critic for each term."""
+    loss = critic(fake.detach()).mean() - critic(real).mean()
+    return loss + weight * family_penalty(name, critic, real, fake, alpha, noise)
 
 
 def generator_loss(critic: Critic, fake: Tensor) -> Tensor:

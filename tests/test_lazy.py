@@ -1,0 +1,69 @@
+"""Lazy regularisation: every k-th step the penalty, k times; between them none."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.double_backward.oracle import error, gradients
+from wgan_fast import AdaptiveWeight, CriticLoss, reference
+from wgan_fast.lazy import Lazy
+
+
+def a_critic(norm):
+    return nn.Sequential(nn.Linear(3, 6), norm(6), nn.Tanh(), nn.Linear(6, 1)).double()
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.BatchNorm1d])
+@pytest.mark.parametrize("drift", [0.0, 0.3])
+def test_every_kth_step_has_the_penalty_k_times(norm, drift):
+    critic = a_critic(norm)
+    loss = CriticLoss(critic, penalty="r1", weight=2.0, every=3, drift=drift)
+    for step in range(7):
+        real, fake = torch.randn(2, 5, 3, dtype=torch.float64)
+        found = loss(real, fake)
+        real_scores, fake_scores = critic(real), critic(fake)
+        expected = fake_scores.mean() - real_scores.mean() + drift * real_scores.square().mean()
+        if step % 3 == 0:
+            expected = expected + 3 * 2.0 * reference.dual_norms(critic, real).square().mean()
+        assert found.item() == pytest.approx(expected.item(), rel=1e-12)
+        assert error(gradients(found, critic), gradients(expected, critic)) < 1e-10
+
+
+def test_evaluation_has_the_whole_loss_and_counts_nothing():
+    critic = a_critic(nn.LayerNorm)
+    real, fake = torch.randn(2, 5, 3, dtype=torch.float64)
+    lazy = CriticLoss(critic, penalty="r1", every=4).eval()
+    whole = CriticLoss(critic, penalty="r1").eval()
+    for _ in range(3):
+        assert lazy(real, fake).item() == whole(real, fake).item()
+    assert lazy.lazy.steps == 0
+
+
+def test_the_adaptive_weight_is_scaled_and_updated_when_due():
+    critic = a_critic(nn.LayerNorm)
+    adaptive = AdaptiveWeight(4.0)
+    loss = CriticLoss(critic, penalty="zero", weight=adaptive, every=2)
+    real, fake = torch.randn(2, 5, 3, dtype=torch.float64)
+    alpha = torch.rand(5, dtype=torch.float64)
+    found = loss(real, fake, alpha)
+    expected = reference.critic_loss(critic, real, fake, alpha, weight=8.0, target=0.0)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-12)
+    now = adaptive.weight.item()
+    assert now != 4.0
+    loss(real, fake, alpha)
+    assert adaptive.weight.item() == now
+
+
+def test_the_count_is_saved():
+    loss = CriticLoss(nn.Linear(3, 1), every=16)
+    for _ in range(5):
+        loss(*torch.randn(2, 4, 3))
+    again = CriticLoss(nn.Linear(3, 1), every=16)
+    again.load_state_dict(loss.state_dict())
+    assert again.lazy.steps == 5
+
+
+@pytest.mark.parametrize("every", [0, 2.0, True, None])
+def test_checks_its_argument(every):
+    with pytest.raises(ValueError, match=r"every: expected an integer of at least 1, got "):
+        Lazy(every)
