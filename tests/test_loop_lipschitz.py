@@ -99,7 +99,7 @@ def compare(networks, mode, objective, loop_options, written_options, calls=4, m
     twins = copy.deepcopy(networks)
 
     def adam(module):
-        return torch.optim.Adam(module.parameters(), lr=1e-3, betas=(0.0, 0.9))
+        return torch.optim.Adam(module.parameters(), lr=1e-3, betas=(0.0, 0.9), fused=True)
 
     loop, textbook = (
         kind(

@@ -58,7 +58,7 @@ def check_penalty_of(objective: str, penalty: Any) -> Penalty | None:
     """The penalty of a loop with that objective, wgan-gp's own if it is left out; None for none."""
     if objective == "wgan" and penalty is not None:
         raise ValueError(
-            f'penalty: expected None for objective="wgan", got {penalty!r}; the same loss with a '
-            'penalty is objective="wgan-gp"'
+            f"penalty: expected None for objective={objective!r}, got {penalty!r}; the same "
+            'loss with a penalty is objective="wgan-gp"'
         )
     return None if penalty is None and objective != "wgan-gp" else check_penalty(penalty)
