@@ -20,6 +20,7 @@ from wgan_fast.functional import (
 )
 from wgan_fast.losses import CriticLoss
 from wgan_fast.penalties import Penalty
+from wgan_fast.regularisers import orthogonal_regularisation
 
 __version__ = "0.1.0"
 
@@ -44,5 +45,6 @@ __all__ = [
     "gradient_penalty_from_output",
     "interpolate",
     "optim",
+    "orthogonal_regularisation",
     "reference",
 ]

@@ -14,8 +14,14 @@ from wgan_fast.captured_iteration import CapturedIteration
 from wgan_fast.cuda_graph import CUDAGraph, Graph
 from wgan_fast.frozen_function import MODES, FrozenFunction, Function
 from wgan_fast.functional import loss_settings
-from wgan_fast.loop_arguments import check_module, check_optimizer, check_shape
-from wgan_fast.penalties import Penalty, check_penalty
+from wgan_fast.loop_arguments import (
+    check_callable,
+    check_module,
+    check_optimizer,
+    check_penalty_of,
+    check_shape,
+)
+from wgan_fast.penalties import Penalty
 from wgan_fast.penalty_points import around
 from wgan_fast.routes import BACKENDS
 from wgan_fast.signature import Signature
@@ -24,6 +30,7 @@ from wgan_fast.steps import (
     generator_step,
     penalised_critic_step,
     plain_critic_step,
+    regularised,
     sampling,
     trained,
 )
@@ -76,9 +83,13 @@ class CriticLoop:
         objective: ``"wgan-gp"``, ``"wgan"`` (weights clipped to ±``clip_value`` after each critic
             step) or ``"dcgan"`` (cross-entropy, non-saturating).
         n_critic: critic steps per generator step.
-        penalty: of wgan-gp: a name or a :class:`Penalty`, as for :func:`wgan_fast.critic_loss`.
-        weight: λ of wgan-gp; the penalty's own if left out.
-        clip_value: c of wgan.
+        penalty: a name or a :class:`Penalty`, as for :func:`wgan_fast.critic_loss`. Left out,
+            wgan-gp has ``"gp"`` and dcgan none; wgan never has one.
+        weight: λ; the penalty's own if left out.
+        clip_value: c of wgan; None leaves the weights as they are, for a critic whose slope is
+            bounded otherwise: by spectral normalisation, or by construction.
+        regulariser: from the critic to a scalar that is added to its loss, such as
+            :func:`wgan_fast.orthogonal_regularisation`; a function of the critic's tensors.
         mode: ``"captured"``: every step runs as a flat graph of ATen ops
             (:func:`wgan_fast.freeze`), and on a GPU the whole iteration as one CUDA graph;
             ``"compiled"``: these graphs are handed to Inductor first; ``"eager"``: no graphs;
@@ -105,7 +116,8 @@ class CriticLoop:
         n_critic: int = 5,
         penalty: str | Penalty | None = None,
         weight: float | None = None,
-        clip_value: float = 0.01,
+        clip_value: float | None = 0.01,
+        regulariser: Callable[[nn.Module], Tensor] | None = None,
         mode: str = "auto",
         rng: torch.Generator | None = None,
         backend: str = "auto",
@@ -123,11 +135,12 @@ class CriticLoop:
         if isinstance(n_critic, bool) or not isinstance(n_critic, int) or n_critic < 1:
             raise ValueError(f"n_critic: expected an integer of at least 1, got {n_critic!r}")
         self.n_critic = n_critic
-        form = check_penalty(penalty)
-        if penalty is not None and objective != "wgan-gp":
-            raise ValueError(f"penalty: expected None for objective={objective!r}, got {penalty!r}")
-        self.weight = check_number("weight", form.weight if weight is None else weight)
-        self.clip_value = check_number("clip_value", clip_value, positive=True)
+        self._penalty = form = check_penalty_of(objective, penalty)
+        own_weight = 0.0 if form is None else form.weight
+        self.weight = check_number("weight", own_weight if weight is None else weight)
+        self.clip_value = clip_value
+        if clip_value is not None:
+            check_number("clip_value", clip_value, positive=True)
         self.mode = check_choice("mode", mode, MODES)
         self.rng = rng
         check_choice("backend", backend, BACKENDS)
@@ -136,14 +149,16 @@ class CriticLoop:
                 f'backend: "first_order" runs in mode="eager" alone, got mode={mode!r}'
             )
 
-        penalised, saturating = objective == "wgan-gp", objective != "dcgan"
-        settings = loss_settings(form)
-        self._penalty = form
-        self._penalised = penalised
+        saturating = objective != "dcgan"
+        if form is None:
+            step = plain_critic_step(critic, saturating)
+        else:
+            scores = "wasserstein" if saturating else "nonsaturating"
+            step = penalised_critic_step(critic, loss_settings(form, objective=scores), backend)
+        if regulariser is not None:
+            step = regularised(step, critic, check_callable("regulariser", regulariser))
         self._critic_step = self._frozen(
-            penalised_critic_step(critic, settings, backend)
-            if penalised
-            else plain_critic_step(critic, saturating),
+            step,
             [critic],
             lambda: ["the critic's loss and scores", *trained(critic)],
             eager=backend == "first_order",
@@ -182,7 +197,7 @@ class CriticLoop:
         else:
             seen = self._iterate(reals, self._weight_for(reals))
         stats = LoopStats(*seen.unbind())
-        if not self._penalised:
+        if self._penalty is None:
             stats = stats._replace(penalty=None, gradient_norm=None)
         return stats._replace(wasserstein=None) if self.objective == "dcgan" else stats
 
@@ -192,7 +207,7 @@ class CriticLoop:
         """The iteration; [*STATISTICS, generator loss], means over the critic's steps."""
         z = self._draw(reals, torch.randn, (self.n_critic, reals.shape[1], *self.latent_shape))
         noise = None
-        if self._penalty.at == "dragan":
+        if self._penalty is not None and self._penalty.at == "dragan":
             noise = self._draw(reals, torch.rand, tuple(reals.shape))
         alpha = self._draw(reals, torch.rand, (self.n_critic, reals.shape[1]))
         (fakes,) = self._sample(z)
@@ -208,7 +223,7 @@ class CriticLoop:
         take_step: Function | None = None
         for step in range(self.n_critic):
             arguments = [reals[step], fakes[step]]
-            if self._penalised:
+            if self._penalty is not None:
                 drawn = alpha[step]
                 if noise is not None:
                     drawn = around(reals[step], noise[step], drawn)
@@ -218,9 +233,10 @@ class CriticLoop:
             seen, *gradients = take_step(*arguments)
             assert seen is not None
             _update(self.critic_optimizer, critic_parameters, gradients)
-            if self.objective == "wgan" and not _clips(self.critic_optimizer):
+            bound = self.clip_value if self.objective == "wgan" else None
+            if bound is not None and not _clips(self.critic_optimizer):
                 with torch.no_grad():
-                    ops.clip_weights_(list(self.critic.parameters()), self.clip_value)
+                    ops.clip_weights_(list(self.critic.parameters()), bound)
             total = seen if total is None else total + seen
         z = self._draw(reals, torch.randn, (reals.shape[1], *self.latent_shape))
         loss, *gradients = self._generator_step(z)

@@ -6,6 +6,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from wgan_fast.arguments import describe
+from wgan_fast.penalties import Penalty, check_penalty
 from wgan_fast.steps import trained
 
 
@@ -44,3 +45,20 @@ def check_shape(latent_shape: Any) -> tuple[int, ...]:
             f"latent_shape: expected a positive integer or a tuple of them, got {latent_shape!r}"
         )
     return shape
+
+
+def check_callable(name: str, function: Any) -> Any:
+    """Something that can be called."""
+    if not callable(function):
+        raise TypeError(f"{name}: expected a callable, got {describe(function)}")
+    return function
+
+
+def check_penalty_of(objective: str, penalty: Any) -> Penalty | None:
+    """The penalty of a loop with that objective, wgan-gp's own if it is left out; None for none."""
+    if objective == "wgan" and penalty is not None:
+        raise ValueError(
+            f"penalty: expected None for objective={objective!r}, got {penalty!r}; the same "
+            'loss with a penalty is objective="wgan-gp"'
+        )
+    return None if penalty is None and objective != "wgan-gp" else check_penalty(penalty)

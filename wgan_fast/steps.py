@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wgan_fast import autograd_route, routes
+from wgan_fast.arguments import describe
 from wgan_fast.double_backward.apart import keeps_apart
 from wgan_fast.double_backward.choice import modules_of, unwrapped
 from wgan_fast.double_backward.explicit import gradients_of
+from wgan_fast.double_backward.rules.base import plus
 from wgan_fast.flat_graph import TraceError
 from wgan_fast.objectives import nonsaturating, wasserstein
 from wgan_fast.penalties import LossSettings
@@ -76,6 +78,27 @@ def plain_critic_step(critic: Any, saturating: bool) -> Step:
         return [torch.stack(seen), *gradients]
 
     return step
+
+
+def regularised(step: Step, critic: Any, regulariser: Callable[[Any], Tensor]) -> Step:
+    """A critic's step with ``regulariser(critic)``, a scalar, added to its loss."""
+    critic = unwrapped(critic)
+
+    def with_more(*arguments: Tensor) -> list[Tensor | None]:
+        seen, *gradients = step(*arguments)
+        assert seen is not None
+        with torch.enable_grad():
+            more = regulariser(critic)
+            if not isinstance(more, Tensor) or more.dim():
+                raise TypeError(
+                    f"regulariser: expected it to return a scalar, got {describe(more)}"
+                )
+            of_more = _gradients(more, critic)
+        pairs = zip(gradients, of_more, strict=True)
+        first = torch.cat((more.detach().reshape(1).to(seen.dtype), torch.zeros_like(seen[1:])))
+        return [seen + first, *(plus(one, other) for one, other in pairs)]
+
+    return with_more
 
 
 def generator_step(generator: Any, critic: Any, saturating: bool) -> Step:

@@ -323,6 +323,35 @@ STRUCTURES = {
         ),
         (3, 2, 6, 6, 6),
     ),
+    "sort": (
+        lambda: Apply(
+            lambda m, x: m[1](m[0](x).unflatten(1, (2, 4)).sort(2, descending=True)[0].flatten(1)),
+            nn.Linear(8, 8),
+            nn.Linear(8, 1),
+        ),
+        WIDE,
+    ),
+    "maximum and minimum": (
+        lambda: Apply(
+            lambda m, x: m[2](torch.maximum(m[0](x), torch.minimum(m[1](x), m[0].bias)).tanh()),
+            nn.Linear(8, 8),
+            nn.Linear(8, 8),
+            nn.Linear(8, 1),
+        ),
+        WIDE,
+    ),
+    "maximum of equals": (
+        lambda: Apply(
+            lambda m, x: m[1](torch.maximum(m[0](x).relu(), m[0](x).relu()).tanh()),
+            nn.Linear(8, 8),
+            nn.Linear(8, 1),
+        ),
+        WIDE,
+    ),
+    "whole part": (
+        lambda: Apply(lambda m, x: m[0]((x + (3 * x).int()).tanh()), nn.Linear(8, 1)),
+        WIDE,
+    ),
     "patch": (lambda: Apply(lambda m, x: m[0](x).tanh(), nn.Conv2d(3, 1, 3)), (3, 3, 8, 8)),
 }
 

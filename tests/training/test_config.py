@@ -135,7 +135,32 @@ def test_whole_numbers_become_floats():
         ({"beta2": -0.1}, r"beta2: expected a number in \[0, 1\), got -0.1"),
         ({"device": "tpu9"}, r"device: expected auto, cpu, cuda or cuda:<index>; got 'tpu9'"),
         ({"normalisation": "batch"}, r"normalisation: batch does not go with wgan-gp"),
-        ({"objective": "wgan", "backend": "autograd"}, r"backend: only wgan-gp has a gradient"),
+        ({"objective": "wgan", "backend": "autograd"}, r"backend: only a gradient penalty takes"),
+        ({"lipschitz": "wgp"}, r"lipschitz: expected one of clip, gp, .*, none; got 'wgp'"),
+        (
+            {"objective": "wgan", "lipschitz": "gp"},
+            r"lipschitz: gp does not go with objective wgan; expected objective wgan-gp",
+        ),
+        (
+            {"objective": "wgan-gp", "lipschitz": "sn"},
+            r"lipschitz: sn does not go with objective wgan-gp; expected objective wgan,",
+        ),
+        ({"objective": "dcgan", "lipschitz": "clip"}, r"lipschitz: clip does not go with .*dcgan"),
+        ({"objective": "dcgan", "lipschitz": "div"}, r"lipschitz: div does not go with .*dcgan"),
+        (
+            {"objective": "dcgan", "lipschitz": "r1", "normalisation": "batch"},
+            r"normalisation: batch does not go with dcgan and a gradient penalty",
+        ),
+        (
+            {"lipschitz": "groupsort", "normalisation": "layer"},
+            r"normalisation: layer does not go with groupsort",
+        ),
+        ({"lipschitz": "sn", "normalisation": "instance"}, r"normalisation: .* go with sn"),
+        ({"lipschitz": "groupsort", "channels": 5}, r"channels: groupsort sorts in pairs.* got 5"),
+        (
+            {"lipschitz": "groupsort", "data": "swiss-roll", "hidden_dim": 7},
+            r"hidden_dim: groupsort sorts in pairs, expected an even number, got 7",
+        ),
     ],
 )
 def test_bad_settings_name_themselves(arguments, words):

@@ -6,6 +6,21 @@ about each sample's own gradient, which BatchNorm mixes with the other samples'.
 """
 
 from wgan_fast.models.dcgan import IMAGE_SIZES, DCGANCritic, DCGANGenerator
+from wgan_fast.models.groupsort import GroupSort
 from wgan_fast.models.mlp import MLPCritic, MLPGenerator
+from wgan_fast.models.one_lipschitz import GroupSortConvCritic, GroupSortMLPCritic
+from wgan_fast.models.orthogonal import OrthogonalConv2d, Orthonormal, orthogonal_linear
 
-__all__ = ["IMAGE_SIZES", "DCGANCritic", "DCGANGenerator", "MLPCritic", "MLPGenerator"]
+__all__ = [
+    "IMAGE_SIZES",
+    "DCGANCritic",
+    "DCGANGenerator",
+    "GroupSort",
+    "GroupSortConvCritic",
+    "GroupSortMLPCritic",
+    "MLPCritic",
+    "MLPGenerator",
+    "OrthogonalConv2d",
+    "Orthonormal",
+    "orthogonal_linear",
+]

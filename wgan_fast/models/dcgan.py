@@ -15,6 +15,7 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from wgan_fast.models._checks import require_positive, require_shape
+from wgan_fast.models.spectral import Lipschitz, constrain
 
 Normalisation = Literal["none", "layer", "instance", "batch"]
 
@@ -32,7 +33,8 @@ _NORMALISATIONS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def _geometry(image_size: int) -> tuple[int, int]:
+def geometry(image_size: int) -> tuple[int, int]:
+    """(size of the smallest map, number of halvings down to it); raises for other sizes."""
     if image_size not in _GEOMETRY:
         sizes = ", ".join(map(str, IMAGE_SIZES))
         raise ValueError(f"image_size: expected one of {sizes}, got {image_size!r}")
@@ -76,7 +78,7 @@ class DCGANGenerator(nn.Module):
         image_channels: int = 3,
     ) -> None:
         super().__init__()
-        smallest, doublings = _geometry(image_size)
+        smallest, doublings = geometry(image_size)
         require_positive(latent_dim=latent_dim, channels=channels, image_channels=image_channels)
         self.latent_dim = latent_dim
         width = channels * 2 ** (doublings - 1)
@@ -118,10 +120,15 @@ class DCGANCritic(nn.Module):
         image_channels: 1 for grey, 3 for colour.
         normalisation: ``"none"``, ``"layer"`` (over channels and both axes of a sample),
             ``"instance"`` (over both axes) or ``"batch"``.
+        lipschitz: ``"none"``, or ``"spectral"``: every convolution's weight W, as a matrix
+            (out, in·4²), divided by its largest singular value (Miyato et al., 2018, arXiv
+            1802.05957). Without a normalisation the score is then Lipschitz in ℓ2 with constant
+            at most 2 for every halving, since a pixel lies in four of a layer's patches. In
+            training mode each call moves the singular vectors' buffers by one power iteration.
 
     Raises:
-        ValueError: an image size or normalisation that is not offered, a size below 1, or images
-            of another shape.
+        ValueError: an image size, normalisation or constraint that is not offered, a size below 1,
+            or images of another shape.
         TypeError: a size is not an int.
     """
 
@@ -132,9 +139,10 @@ class DCGANCritic(nn.Module):
         channels: int = 64,
         image_channels: int = 3,
         normalisation: Normalisation = "none",
+        lipschitz: Lipschitz = "none",
     ) -> None:
         super().__init__()
-        smallest, halvings = _geometry(image_size)
+        smallest, halvings = geometry(image_size)
         require_positive(channels=channels, image_channels=image_channels)
         if normalisation not in _NORMALISATIONS:
             names = ", ".join(map(repr, get_args(Normalisation)))
@@ -157,6 +165,7 @@ class DCGANCritic(nn.Module):
         layers += [nn.Conv2d(width, 1, smallest), nn.Flatten(0)]
         self.layers = nn.Sequential(*layers)
         self.apply(_initialise)
+        constrain(self, lipschitz)
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores of shape (B,) for images of shape (B, image_channels, S, S)."""

@@ -1,7 +1,8 @@
 """Every setting of a training run, in one frozen dataclass that is also the command line.
 
-A setting left out takes its value from the paper of the chosen objective. The table is
-:func:`paper_settings`.
+A setting left out takes its value from the paper of the chosen objective, or of the method that
+bounds the critic's slope. The tables are :func:`paper_settings` and
+:func:`wgan_fast.training.lipschitz.method_settings`.
 """
 
 import dataclasses
@@ -13,9 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 import torch
 import tyro
 
+from wgan_fast.penalties import NAMED
 from wgan_fast.training.errors import ConfigError
+from wgan_fast.training.lipschitz import (
+    Lipschitz,
+    Objective,
+    method_of,
+    method_settings,
+    objective_of,
+    require_match,
+)
 
-Objective = Literal["dcgan", "wgan", "wgan-gp"]
 Data = Literal["digits", "gaussians-8", "gaussians-25", "swiss-roll"]
 Normalisation = Literal["none", "layer", "instance", "batch"]
 Backend = Literal["auto", "explicit", "autograd", "first_order"]
@@ -45,8 +54,13 @@ class TrainConfig:
         ConfigError: a setting is out of range or does not go with another one.
     """
 
-    objective: Objective = "wgan-gp"
-    """dcgan: non-saturating cross-entropy. wgan: clipped weights. wgan-gp: gradient penalty."""
+    objective: Default[Objective] = LEFT_OUT
+    """dcgan: non-saturating cross-entropy. wgan: the Wasserstein loss, clipped weights. wgan-gp:
+    the same loss with a gradient penalty. Default: wgan-gp, or what --lipschitz goes with."""
+    lipschitz: Default[Lipschitz] = LEFT_OUT
+    """What bounds the critic's slope. clip: weight clipping. gp to banach-inf: a gradient penalty.
+    sn: spectral normalisation. ortho: orthogonal regularisation. groupsort: a critic that is
+    1-Lipschitz by construction. Default: none (dcgan), clip (wgan), gp (wgan-gp)."""
     data: Data = "digits"
     """digits: 1,797 real scanned digits. The others are the WGAN-GP paper's 2-D toys."""
     steps: int = 5000
@@ -59,19 +73,20 @@ class TrainConfig:
     n_critic: Default[int] = LEFT_OUT
     """Critic steps per generator step. Default: 5 (wgan, wgan-gp), 1 (dcgan)."""
     critic_learning_rate: Default[float] = LEFT_OUT
-    """Default: 2e-4 (dcgan), 5e-5 (wgan), 1e-4 (wgan-gp)."""
+    """Default: 2e-4 (dcgan, sn), 5e-5 (wgan), 1e-4 (wgan-gp, ortho), 1e-3 (groupsort)."""
     generator_learning_rate: Default[float] = LEFT_OUT
-    """Default: as the critic's default."""
+    """Default: as the critic's default; 1e-4 (groupsort)."""
     beta1: Default[float] = LEFT_OUT
-    """Adam's β₁; wgan's RMSprop has none. Default: 0.5 (dcgan), 0 (wgan-gp), 0.5 (2-D data)."""
+    """Adam's β₁; RMSprop, with clip, has none. Default: 0.5 (dcgan, 2-D data), 0 (the others)."""
     beta2: Default[float] = LEFT_OUT
-    """Adam's β₂; wgan's RMSprop has none. Default: 0.999 (dcgan), 0.9 (wgan-gp)."""
+    """Adam's β₂; RMSprop, with clip, has none. Default: 0.999 (dcgan), 0.9 (the others)."""
     penalty_weight: Default[float] = LEFT_OUT
-    """λ of wgan-gp's gradient penalty. Default: 10, or 0.1 for 2-D data."""
+    """λ of the gradient penalty, or β of ortho. Default: each paper's, such as 10 (gp), 5 (r1); on
+    2-D data 0.1 (gp and what is close to it); 1 (ortho)."""
     clip_value: Default[float] = LEFT_OUT
-    """c of wgan's weight clipping. Default: 0.01."""
+    """c of weight clipping. Default: 0.01."""
     backend: Backend = "auto"
-    """How wgan-gp's penalty gets its gradient."""
+    """How a penalty gets its gradient."""
     loop: Loop = "auto"
     """captured: steps as flat graphs, on a GPU the whole iteration as a CUDA graph. compiled: these
     graphs by Inductor, after seconds of compilation. eager: no graphs. auto: captured, eager where
@@ -84,7 +99,7 @@ class TrainConfig:
     hidden_dim: int = 512
     """Width of the models for 2-D data (three hidden layers)."""
     normalisation: Default[Normalisation] = LEFT_OUT
-    """Of the image critic. Default: batch (dcgan), none (wgan, wgan-gp)."""
+    """Of the image critic. Default: batch (dcgan without a method, or with ortho), else none."""
 
     seed: int = 0
     """One seed, one result: the same machine and device give the same parameters."""
@@ -106,7 +121,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _require_choices(self)
-        for name, value in paper_settings(self.objective, self.data).items():
+        if self.objective is None:
+            object.__setattr__(self, "objective", objective_of(self.lipschitz))
+        if self.lipschitz is None:
+            object.__setattr__(self, "lipschitz", method_of(self.objective))
+        for name, value in paper_settings(self.objective, self.data, self.lipschitz).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         if self.threads is None:
@@ -123,14 +142,31 @@ class TrainConfig:
         """Whether the data are points in the plane, not images."""
         return self.data != "digits"
 
+    @property
+    def penalty(self) -> str | None:
+        """The gradient penalty's name, None where the method is another."""
+        return self.lipschitz if self.lipschitz in NAMED else None
+
+    @property
+    def clips(self) -> bool:
+        """Whether the critic's weights are clipped."""
+        return self.lipschitz == "clip"
+
+    @property
+    def takes_rmsprop(self) -> bool:
+        """Whether the optimiser is WGAN's: with clipped weights, or without any method at all."""
+        return self.objective == "wgan" and self.lipschitz in ("clip", "none")
+
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON's types; ``TrainConfig(**config.to_json())`` is the same config."""
         folder = None if self.run_folder is None else str(self.run_folder)
         return {**dataclasses.asdict(self), "run_folder": folder}
 
 
-def paper_settings(objective: Objective, data: Data) -> dict[str, Any]:
-    """The settings of an objective's paper.
+def paper_settings(
+    objective: Objective, data: Data, lipschitz: Lipschitz | None = None
+) -> dict[str, Any]:
+    """The settings of an objective's paper, and of a method's, the objective's own if left out.
 
     - dcgan: Radford et al. 2016, arXiv 1511.06434.
     - wgan: Arjovsky et al. 2017, arXiv 1701.07875, algorithm 1. Its RMSprop has no β.
@@ -146,13 +182,14 @@ def paper_settings(objective: Objective, data: Data) -> dict[str, Any]:
     }[objective]
     settings["generator_learning_rate"] = settings["critic_learning_rate"]
     settings["beta1"], settings["beta2"] = (0.0, 0.9) if objective == "wgan-gp" else (0.5, 0.999)
-    settings["penalty_weight"] = 10.0
+    settings["penalty_weight"] = 0.0
     settings["clip_value"] = 0.01
     settings["latent_dim"] = 128 if objective == "wgan-gp" else 100
     settings["normalisation"] = "batch" if objective == "dcgan" else "none"
     if data != "digits":
-        settings.update(batch_size=256, latent_dim=2, beta1=0.5, penalty_weight=0.1)
-    return settings
+        settings.update(batch_size=256, latent_dim=2, beta1=0.5)
+    method = method_of(objective) if lipschitz is None else lipschitz
+    return settings | method_settings(objective, method, is_2d=data != "digits")
 
 
 _REAL_NUMBERS = (
@@ -174,9 +211,10 @@ def _real_number(name: str, value: object) -> float:
 
 
 def _require_choices(config: TrainConfig) -> None:
-    choices = {"objective": Objective, "data": Data, "backend": Backend}
-    for name, literal in choices.items():
+    for name, literal in {"data": Data, "backend": Backend}.items():
         _require_choice(name, getattr(config, name), get_args(literal))
+    for name, literal in {"objective": Objective, "lipschitz": Lipschitz}.items():
+        _require_choice(name, getattr(config, name), (*get_args(literal), None))
     _require_choice("image_size", config.image_size, (16, 28, 32, 64))
     _require_choice("dtype", config.dtype, ("float32", "float64"))
     _require_choice("normalisation", config.normalisation, (*get_args(Normalisation), None))
@@ -212,14 +250,26 @@ def _require_ranges(config: TrainConfig) -> None:
 
 
 def _require_sense(config: TrainConfig) -> None:
-    if config.objective == "wgan-gp" and config.normalisation == "batch":
+    require_match(config.objective, config.lipschitz)
+    if config.penalty is not None and config.normalisation == "batch":
         raise ConfigError(
-            "normalisation: batch does not go with wgan-gp, whose penalty is on each sample's own "
-            "gradient; expected none, layer or instance"
+            f"normalisation: batch does not go with {config.objective} and a gradient penalty, "
+            "which is on each sample's own gradient; expected none, layer or instance"
         )
-    if config.objective != "wgan-gp" and config.backend != "auto":
+    if config.lipschitz in ("sn", "groupsort") and config.normalisation != "none":
         raise ConfigError(
-            f"backend: only wgan-gp has a gradient penalty, so {config.objective} expects auto; "
+            f"normalisation: {config.normalisation} does not go with {config.lipschitz}, whose "
+            "bound on the critic's slope it would undo; expected none"
+        )
+    width = "hidden_dim" if config.is_2d else "channels"
+    if config.lipschitz == "groupsort" and getattr(config, width) % 2:
+        raise ConfigError(
+            f"{width}: groupsort sorts in pairs, expected an even number, "
+            f"got {getattr(config, width)}"
+        )
+    if config.penalty is None and config.backend != "auto":
+        raise ConfigError(
+            f"backend: only a gradient penalty takes one, so {config.lipschitz} expects auto; "
             f"got {config.backend!r}"
         )
     try:

@@ -1,8 +1,9 @@
 """The trainer: one function that reads top to bottom."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -70,8 +71,10 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
         latent_shape=config.latent_dim,
         objective=config.objective,
         n_critic=config.n_critic,
+        penalty=config.penalty,
         weight=config.penalty_weight,
-        clip_value=config.clip_value,
+        clip_value=config.clip_value if config.clips else None,
+        regulariser=regulariser_of(config),
         mode=config.loop,
         rng=rng,
         backend=config.backend,
@@ -82,7 +85,8 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
         RunFolder(config) as run,
         ProgressLine(config.steps, console) as progress,
     ):
-        console.print(f"Training {config.objective} on {config.data} ({device}) into {run.path}")
+        what = f"{config.objective} with {config.lipschitz} on {config.data} ({device})"
+        console.print(f"Training {what} into {run.path}")
         began = interval_began = time.perf_counter()
         steps_in_interval = 0
         for step in range(1, config.steps + 1):
@@ -108,12 +112,20 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
             if step % config.picture_every == 0 or last:
                 samples = draw(generator, fixed_z)
                 if config.is_2d:
-                    save_level_sets(critic, fixed_real, samples, run.picture_path(step))
+                    with evaluating(critic):
+                        save_level_sets(critic, fixed_real, samples, run.picture_path(step))
                 else:
                     save_grid(samples, run.picture_path(step))
                 run.show_picture(step)
                 save_checkpoint(run.checkpoint_path, config, step, generator, critic)
     return run.path
+
+
+def regulariser_of(config: TrainConfig) -> Callable[[nn.Module], Tensor] | None:
+    """What is added to the critic's loss besides a penalty: β Σ ‖WᵀW − I‖² for ortho."""
+    if config.lipschitz != "ortho":
+        return None
+    return partial(wgan_fast.orthogonal_regularisation, weight=config.penalty_weight)
 
 
 def choose_device(name: str) -> torch.device:
@@ -150,7 +162,16 @@ def mean_gradient_norm(critic: nn.Module, real: Tensor, fake: Tensor) -> float:
     """
     alpha = torch.linspace(0, 1, len(real), device=real.device, dtype=real.dtype)
     points = wgan_fast.interpolate(real, fake, alpha)
-    critic.eval()
-    norm = wgan_fast.gradient_norms(critic, points).mean().item()
-    critic.train()
-    return norm
+    with evaluating(critic):
+        return wgan_fast.gradient_norms(critic, points).mean().item()
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode in here: nothing that the module learns from being called is learnt from us."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)

@@ -12,10 +12,11 @@ def build_optimizers(
     config: TrainConfig, generator: nn.Module, critic: nn.Module
 ) -> tuple[Optimizer, Optimizer]:
     """(the generator's, the critic's), each updating its module in one fused kernel."""
-    if config.objective == "wgan":
+    if config.takes_rmsprop:
+        clip_value = config.clip_value if config.clips else None
         return (
             _rmsprop(generator, config.generator_learning_rate),
-            _rmsprop(critic, config.critic_learning_rate, config.clip_value),
+            _rmsprop(critic, config.critic_learning_rate, clip_value),
         )
     return (
         _adam(generator, config.generator_learning_rate, (config.beta1, config.beta2)),

@@ -19,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from wgan_fast.training.config import TrainConfig
 from wgan_fast.training.errors import RunFolderError
+from wgan_fast.training.lipschitz import method_of
 from wgan_fast.training.pictures import save_curves
 
 
@@ -81,10 +82,16 @@ class RunFolder:
             save_curves(self.rows, self.path / "curves.png")
 
 
+def _name(config: TrainConfig) -> str:
+    own = config.lipschitz == method_of(config.objective)
+    method = [] if own else [config.lipschitz.replace("+", "-")]
+    return "-".join([config.objective, *method, config.data])
+
+
 def _create(config: TrainConfig) -> Path:
     """Makes the named folder, or the first free one of runs/NAME, runs/NAME-2, runs/NAME-3, ..."""
     if config.run_folder is None:
-        return _create_numbered(Path("runs"), f"{config.objective}-{config.data}")
+        return _create_numbered(Path("runs"), _name(config))
     folder = config.run_folder
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from wgan_fast.double_backward.rules import (
     elementwise,
     linear_maps,
     normalisation,
+    ordering,
     pooling,
 )
 from wgan_fast.double_backward.rules.base import Rule
@@ -24,6 +25,7 @@ _RULES: dict[Any, Rule] = {
     **arithmetic.RULES,
     **contractions.RULES,
     **pooling.RULES,
+    **ordering.RULES,
     **normalisation.RULES,
     **composites.RULES,
     **constants.RULES,
