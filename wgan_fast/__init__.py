@@ -6,6 +6,7 @@ from wgan_fast.explaining import explain
 from wgan_fast.explanation import Explanation
 from wgan_fast.flat_graph import TraceError
 from wgan_fast.freezing import FrozenStep, freeze
+from wgan_fast.from_output import gradient_penalty_from_output
 from wgan_fast.functional import (
     CriticStats,
     PenaltyStats,
@@ -36,6 +37,7 @@ __all__ = [
     "generator_loss",
     "gradient_norms",
     "gradient_penalty",
+    "gradient_penalty_from_output",
     "interpolate",
     "reference",
 ]

@@ -44,23 +44,24 @@ def check_samples(name: str, samples: Any) -> None:
         raise ValueError(f"{name}: expected at least one sample, got {describe(samples)}")
 
 
-def check_pair(real: Any, fake: Any) -> None:
-    """``real`` and ``fake``: samples of one shape, dtype and device."""
-    check_samples("real", real)
-    check_samples("fake", fake)
+def check_pair(real: Any, fake: Any, part: str = "") -> None:
+    """``real`` and ``fake``, or a ``part`` of them: samples of one shape, dtype and device."""
+    check_samples(f"real{part}", real)
+    check_samples(f"fake{part}", fake)
     if fake.shape != real.shape:
         raise ValueError(
-            f"fake: expected the shape of real, {tuple(real.shape)}, got {tuple(fake.shape)}; "
+            f"fake{part}: expected the shape of real, {tuple(real.shape)}, got "
+            f"{tuple(fake.shape)}; "
             "cut both to the same number of samples, e.g. in the last batch of an epoch"
         )
     if fake.dtype != real.dtype:
         raise TypeError(
-            f"fake: expected the dtype of real, {real.dtype}, got {fake.dtype}; "
+            f"fake{part}: expected the dtype of real, {real.dtype}, got {fake.dtype}; "
             "convert it with fake.to(real.dtype)"
         )
     if fake.device != real.device:
         raise ValueError(
-            f"fake: expected the device of real, {real.device}, got {fake.device}; "
+            f"fake{part}: expected the device of real, {real.device}, got {fake.device}; "
             "move it with fake.to(real.device)"
         )
 
@@ -72,7 +73,7 @@ def check_device(device: Any, real: Tensor) -> None:
     if isinstance(device, Tensor):
         raise TypeError(
             f"device: expected a torch.device, a string or None, got {describe(device)}; "
-            "pass α by its name, alpha=..., and a critic's labels in a closure: "
+            "pass α by its name, alpha=..., and a critic's labels by cond=..., or in a closure: "
             "lambda x: critic(x, labels)"
         )
     try:
@@ -144,7 +145,7 @@ def check_scores(scores: Any, samples: Tensor) -> Tensor:
     if not isinstance(scores, Tensor):
         raise TypeError(
             f"critic: expected it to return a tensor of scores, got {describe(scores)}; "
-            "pick the scores in a closure: lambda x: critic(x)[0]"
+            "pick the scores with select=..., or in a closure: lambda x: critic(x)[0]"
         )
     if not scores.is_floating_point():
         raise TypeError(f"critic: expected floating point scores, got {describe(scores)}")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wgan_fast import ops
 from wgan_fast.arguments import check_scores, independent_score_error
+from wgan_fast.critic_calls import measured
 
 Critic = Callable[[Tensor], Tensor]
 
@@ -52,7 +53,11 @@ def scores_norms_and_penalties(
         if not x.requires_grad:
             x = x.detach().requires_grad_()
         scores, gradient = scores_and_gradient(critic, x, create_graph)
-        norm, penalty, _ = ops.gradient_norm_penalty(gradient, target, one_sided)
+        norm, penalty, _ = measured(
+            critic,
+            gradient,
+            lambda g, mask: ops.gradient_norm_penalty(g, target, one_sided, mask=mask),
+        )
     if not create_graph:
         scores = scores.detach()
     return scores.to(ops.accumulation_dtype(scores.dtype)), norm, penalty

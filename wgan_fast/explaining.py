@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from wgan_fast import functional
 from wgan_fast.arguments import check_critic, check_samples, describe, independent_score_error
+from wgan_fast.critic_shapes import shaped_alone
 from wgan_fast.double_backward import choice
 from wgan_fast.double_backward.rules.local_autograd import ONCE_ONLY
 from wgan_fast.examination import Recorded, Scored, parameters_of_graph, recorded, scored
@@ -62,7 +63,8 @@ def explain(critic: Critic, *example: Any) -> Explanation:
 
     Args:
         critic: callable from the example to scores; a module, a compiled one, or any function.
-        *example: the samples ``(B, ...)``, and whatever else the critic is called with.
+        *example: the samples ``(B, ...)``, and whatever else the critic is called with: tensors
+            of B rows alone as ``cond=`` takes them, anything else as the same for all samples.
 
     Returns:
         An :class:`Explanation`, for this example's shape, type, device and the critic's mode.
@@ -79,8 +81,10 @@ def explain(critic: Critic, *example: Any) -> Explanation:
     check_samples("x", x)
     critic = choice.unwrapped(critic)
     name = getattr(critic, "__name__", type(critic).__name__)
+    if others and all(isinstance(one, Tensor) and one.shape[:1] == x.shape[:1] for one in others):
+        critic = shaped_alone(critic, x, cond=others)[0]
     # A function that is new is known by its modules, as one that a loop makes anew in every step.
-    if others or not isinstance(critic, nn.Module):
+    elif others or not isinstance(critic, nn.Module):
         critic = functools.partial(_called, critic, *others)
 
     with torch.inference_mode(False), torch.enable_grad(), untouched(critic, x.device):

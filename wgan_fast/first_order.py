@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from wgan_fast import autograd_route, ops
+from wgan_fast.critic_calls import measured
 from wgan_fast.double_backward.choice import Memory
 from wgan_fast.moment import Moment
 
@@ -55,7 +56,9 @@ def penalty(
             critic, x.clone().requires_grad_(), create_graph=False
         )
     gradient = gradient.to(ops.accumulation_dtype(gradient.dtype))
-    norms, penalties, direction = ops.gradient_norm_penalty(gradient, target, one_sided)
+    norms, penalties, direction = measured(
+        critic, gradient, lambda g, mask: ops.gradient_norm_penalty(g, target, one_sided, mask=mask)
+    )
     value = penalties.mean()
     if differentiate:
         step = _step(x, direction)

@@ -1,7 +1,7 @@
 """The functions users call: check the arguments, choose a backend, call it."""
 
-from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple, overload
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,14 @@ from wgan_fast.arguments import (
     choose_alpha,
     parameters_of,
 )
+from wgan_fast.critic_calls import objective_of
+from wgan_fast.critic_shapes import shaped, shaped_alone
 from wgan_fast.objectives import Objective
 from wgan_fast.penalties import AT, LossSettings
 
-Critic = Callable[[Tensor], Tensor]
+Critic = Callable[..., Any]
+Samples = Any
+"""A tensor, or a tuple, list or dict of tensors."""
 
 _SIDES = ("two", "one")
 _REDUCTIONS = ("mean", "sum", "none")
@@ -33,7 +37,7 @@ class PenaltyStats(NamedTuple):
     """What :func:`gradient_penalty` saw; detached, on the samples' device, λ not applied."""
 
     gradient_norms: Tensor
-    """‖∇f(x̂ᵢ)‖₂, shape ``(B,)``."""
+    """‖∇f(x̂ᵢ)‖₂, ``(B,)`` or ``(B/pac,)``; for ``inputs="separate"`` with a column per tensor."""
     penalty: Tensor
     """(1/B) Σ φ(nᵢ), a scalar."""
 
@@ -78,18 +82,35 @@ def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
     return ops.interpolate(real, fake, check_alpha(alpha, real))
 
 
-def gradient_norms(critic: Critic, x: Tensor) -> Tensor:
+def gradient_norms(
+    critic: Critic,
+    x: Samples,
+    *,
+    cond: Any = None,
+    cond_kwargs: Mapping[str, Any] | None = None,
+    select: Any = None,
+    pac: int = 1,
+    mask: Any = None,
+    inputs: str = "joint",
+) -> Tensor:
     """nᵢ = ‖∇ₓ f(xᵢ)‖₂, the slope of the critic at each sample, over all axes but the batch's.
 
     Args:
         critic: callable from ``(B, ...)`` to scores whose first size is ``B``; further axes (a
             patch critic's) are summed per sample.
-        x: samples, ``(B, ...)`` of rank ≥ 2.
+        x: samples, ``(B, ...)`` of rank ≥ 2; or several tensors, see :func:`gradient_penalty`.
+        cond: as for :func:`gradient_penalty`, like all that follow.
+        cond_kwargs: named arguments of the critic.
+        select: which part of its output is the score.
+        pac: samples to a pack.
+        mask: what the gradient is multiplied by.
+        inputs: ``"joint"`` or ``"separate"``.
 
     Returns:
-        ``(B,)``, float32 (float64 for float64). Differentiable in the critic's parameters, and in
-        ``x`` if it requires gradients, as often as the critic allows; under ``torch.no_grad()`` the
-        values alone.
+        ``(B,)``, or ``(B/pac,)``, with a column per tensor for ``inputs="separate"``; float32
+        (float64 for float64). Differentiable in the critic's parameters, and in ``x`` if it
+        requires gradients, as often as the critic allows; under ``torch.no_grad()`` the values
+        alone.
 
     Raises:
         TypeError: ``critic`` cannot be called or its scores are not floating point; ``x`` is no
@@ -97,31 +118,37 @@ def gradient_norms(critic: Critic, x: Tensor) -> Tensor:
         ValueError: ``x`` is empty or has rank 1; the critic does not return one score per sample,
             or a score that does not depend on ``x``.
     """
-    check_critic(critic)
-    check_samples("x", x)
+    critic, x = shaped_alone(
+        critic, x, cond=cond, cond_kwargs=cond_kwargs, select=select, pac=pac, mask=mask,
+        inputs=inputs,
+    )  # fmt: skip
     return autograd_route.norms_and_penalties(critic, x, 0.0, False)[0]
 
 
 # fmt: off
 @overload
 def gradient_penalty(
-    critic: Critic, real: Tensor, fake: Tensor, device: torch.device | str | None = None, *,
+    critic: Critic, real: Samples, fake: Samples, device: torch.device | str | None = None, *,
     weight: float = ..., target: float = ..., sided: str = ..., alpha: Tensor | None = ...,
     generator: torch.Generator | None = ..., detach: bool = ..., reduction: str = ...,
     return_stats: Literal[False] = ..., backend: str = ..., chunk_size: int | None = ...,
+    cond: Any = ..., cond_kwargs: Mapping[str, Any] | None = ..., select: Any = ...,
+    pac: int = ..., mask: Any = ..., inputs: str = ...,
 ) -> Tensor: ...
 @overload
 def gradient_penalty(
-    critic: Critic, real: Tensor, fake: Tensor, device: torch.device | str | None = None, *,
+    critic: Critic, real: Samples, fake: Samples, device: torch.device | str | None = None, *,
     weight: float = ..., target: float = ..., sided: str = ..., alpha: Tensor | None = ...,
     generator: torch.Generator | None = ..., detach: bool = ..., reduction: str = ...,
     return_stats: Literal[True], backend: str = ..., chunk_size: int | None = ...,
+    cond: Any = ..., cond_kwargs: Mapping[str, Any] | None = ..., select: Any = ...,
+    pac: int = ..., mask: Any = ..., inputs: str = ...,
 ) -> tuple[Tensor, PenaltyStats]: ...
 # fmt: on
 def gradient_penalty(
     critic: Critic,
-    real: Tensor,
-    fake: Tensor,
+    real: Samples,
+    fake: Samples,
     device: torch.device | str | None = None,
     *,
     weight: float = 1.0,
@@ -134,6 +161,12 @@ def gradient_penalty(
     return_stats: bool = False,
     backend: str = "auto",
     chunk_size: int | None = None,
+    cond: Any = None,
+    cond_kwargs: Mapping[str, Any] | None = None,
+    select: Any = None,
+    pac: int = 1,
+    mask: Any = None,
+    inputs: str = "joint",
 ) -> Tensor | tuple[Tensor, PenaltyStats]:
     """The gradient penalty of WGAN-GP: P = (1/B) Σᵢ φ(‖∇f(x̂ᵢ)‖₂), φ(n) = (n − target)².
 
@@ -146,7 +179,9 @@ def gradient_penalty(
     Args:
         critic: callable from ``(B, ...)`` to floating point scores whose first size is ``B``.
             Further axes (a patch critic's) are summed per sample. It is called once, on x̂.
-        real: ``(B, ...)`` of rank ≥ 2; float64, float32, bfloat16 or float16.
+            Critics of other shapes, with an example each: ``docs/critics.md``.
+        real: ``(B, ...)`` of rank ≥ 2; float64, float32, bfloat16 or float16. Or a tuple, list or
+            dict of such tensors, of equal B, which the critic then gets: one α for all of them.
         fake: shape, dtype and device of ``real``.
         device: accepted for the tutorials' signature ``(critic, real, fake, device)``; must name
             the device that the samples are on.
@@ -165,6 +200,22 @@ def gradient_penalty(
             approximate: see :mod:`wgan_fast.first_order` for the measured error.
         chunk_size: take the batch in slices of so many samples, for less memory; the same result.
             The critic is called once per slice and must keep its samples apart.
+        cond: a tensor with a row per sample, or a tuple of them, such as labels: the critic's
+            further positional arguments, the same for real, fake and x̂. Gradients flow into
+            those that require them, by autograd.
+        cond_kwargs: a dict of the critic's named arguments: tensors of B rows have one per sample,
+            all else is the same for all.
+        select: where the critic does not return the scores alone: their index or key, or a
+            function of what it returns. A list or tuple of tensors, as ``select=list`` makes of a
+            multi-scale critic's, is one of scales, of which the penalty's gradient is that of
+            all their sums.
+        pac: samples to a pack, of which the critic makes one score (PacGAN, Lin et al., 2018, arXiv
+            1712.04086; CTGAN): from ``(B, ...)`` to B/pac scores. One α per pack; the norm is over
+            a pack's samples together.
+        mask: what the gradient is multiplied by before its norm is taken (inpainting); broadcasts
+            to the samples, ``(B, 1, H, W)`` say, and for several tensors one for each.
+        inputs: for several tensors, ``"joint"``: one norm over all their gradients, or
+            ``"separate"``: a penalty for each one's gradient, added up.
 
     Returns:
         A scalar (``(B,)`` for ``reduction="none"``), float32, or float64 for float64 samples.
@@ -178,15 +229,17 @@ def gradient_penalty(
             the critic's score is not one per sample or does not depend on its input.
         Unsupported: ``backend="explicit"`` cannot take this critic or this call (a RuntimeError).
     """
-    check_critic(critic)
-    check_pair(real, fake)
+    check_choice("backend", backend, routes.BACKENDS)
+    check_chunk_size(chunk_size, backend)
+    critic, real, fake, chunk_size = shaped(
+        critic, real, fake, cond=cond, cond_kwargs=cond_kwargs, select=select, pac=pac, mask=mask,
+        inputs=inputs, chunk_size=chunk_size,
+    )  # fmt: skip
     check_device(device, real)
     weight = check_number("weight", weight)
     target = check_number("target", target)
     one_sided = check_choice("sided", sided, _SIDES) == "one"
     check_choice("reduction", reduction, _REDUCTIONS)
-    check_choice("backend", backend, routes.BACKENDS)
-    check_chunk_size(chunk_size, backend)
     alpha = choose_alpha(alpha, generator, real)
 
     if detach:
@@ -213,23 +266,27 @@ def gradient_penalty(
 # fmt: off
 @overload
 def critic_loss(
-    critic: Critic, real: Tensor, fake: Tensor, *, weight: float = ..., target: float = ...,
+    critic: Critic, real: Samples, fake: Samples, *, weight: float = ..., target: float = ...,
     sided: str = ..., at: str = ..., objective: str | Objective = ..., alpha: Tensor | None = ...,
     generator: torch.Generator | None = ..., drift: float = ...,
     return_stats: Literal[False] = ..., backend: str = ..., chunk_size: int | None = ...,
+    cond: Any = ..., cond_kwargs: Mapping[str, Any] | None = ..., select: Any = ...,
+    pac: int = ..., mask: Any = ..., inputs: str = ...,
 ) -> Tensor: ...
 @overload
 def critic_loss(
-    critic: Critic, real: Tensor, fake: Tensor, *, weight: float = ..., target: float = ...,
+    critic: Critic, real: Samples, fake: Samples, *, weight: float = ..., target: float = ...,
     sided: str = ..., at: str = ..., objective: str | Objective = ..., alpha: Tensor | None = ...,
     generator: torch.Generator | None = ..., drift: float = ...,
     return_stats: Literal[True], backend: str = ..., chunk_size: int | None = ...,
+    cond: Any = ..., cond_kwargs: Mapping[str, Any] | None = ..., select: Any = ...,
+    pac: int = ..., mask: Any = ..., inputs: str = ...,
 ) -> tuple[Tensor, CriticStats]: ...
 # fmt: on
 def critic_loss(
     critic: Critic,
-    real: Tensor,
-    fake: Tensor,
+    real: Samples,
+    fake: Samples,
     *,
     weight: float = 10.0,
     target: float = 1.0,
@@ -242,6 +299,12 @@ def critic_loss(
     return_stats: bool = False,
     backend: str = "auto",
     chunk_size: int | None = None,
+    cond: Any = None,
+    cond_kwargs: Mapping[str, Any] | None = None,
+    select: Any = None,
+    pac: int = 1,
+    mask: Any = None,
+    inputs: str = "joint",
 ) -> Tensor | tuple[Tensor, CriticStats]:
     """The whole critic loss: E f(fake) − E f(real) + λ E φ(‖∇f(x̂)‖₂) + drift E f(real)².
 
@@ -266,7 +329,7 @@ def critic_loss(
             this order (on x̂ only for ``at="mix"``). A spectral
             norm's power iteration runs once per call. Dropout in one batch draws other masks than
             in three.
-        real: ``(B, ...)`` of rank ≥ 2; float64, float32, bfloat16 or float16.
+        real: ``(B, ...)`` of rank ≥ 2; float64, float32, bfloat16 or float16; or several tensors.
         fake: shape, dtype and device of ``real``.
         weight: λ.
         target: the norm at which the penalty is zero.
@@ -286,6 +349,13 @@ def critic_loss(
             approximate: see :mod:`wgan_fast.first_order` for the measured error.
         chunk_size: take the batch in slices of so many samples, for less memory; the same result.
             The critic is called once per slice and must keep its samples apart.
+        cond: as for :func:`gradient_penalty`, like all that follow.
+        cond_kwargs: named arguments of the critic.
+        select: which part of its output is the score; the losses of a multi-scale critic's scales
+            are added up, as pix2pixHD does (Wang et al., 2018, arXiv 1711.11585).
+        pac: samples to a pack.
+        mask: what the gradient is multiplied by.
+        inputs: ``"joint"`` or ``"separate"``.
 
     Returns:
         A scalar, float32, or float64 for float64 samples; differentiable in the critic's parameters
@@ -294,11 +364,14 @@ def critic_loss(
     Raises:
         TypeError, ValueError: as :func:`gradient_penalty`.
     """
-    check_critic(critic)
-    check_pair(real, fake)
-    settings = loss_settings(weight, target, sided, at, objective, drift)
     check_choice("backend", backend, routes.BACKENDS)
     check_chunk_size(chunk_size, backend)
+    critic, real, fake, chunk_size = shaped(
+        critic, real, fake, cond=cond, cond_kwargs=cond_kwargs, select=select, pac=pac, mask=mask,
+        inputs=inputs, chunk_size=chunk_size,
+    )  # fmt: skip
+    settings = loss_settings(weight, target, sided, at, objective, drift)
+    settings = settings._replace(objective=objective_of(critic, settings.objective))
     if chunk_size is not None and not isinstance(objective, str):
         raise ValueError(
             "chunk_size: expected None with an objective of your own, which may not be a mean over "

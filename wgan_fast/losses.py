@@ -1,6 +1,6 @@
 """The critic's objective as a module, for DistributedDataParallel and for whoever likes modules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,14 +28,17 @@ class CriticLoss(nn.Module):
         drift: factor of E f(real)².
         backend: ``"auto"``, ``"explicit"``, ``"autograd"`` or ``"first_order"``.
         chunk_size: take the batch in slices of so many samples.
+        select: which part of the critic's output is the score.
+        pac: samples to a pack.
+        inputs: for samples of several tensors, ``"joint"`` or ``"separate"``.
 
     Shape:
-        ``real`` and ``fake`` are ``(B, ...)``; the result is a scalar.
+        ``real`` and ``fake`` are ``(B, ...)``, or several tensors; the result is a scalar.
     """
 
     def __init__(
         self,
-        critic: Callable[[Tensor], Tensor],
+        critic: Callable[..., Any],
         *,
         weight: float = 10.0,
         target: float = 1.0,
@@ -45,6 +48,9 @@ class CriticLoss(nn.Module):
         drift: float = 0.0,
         backend: str = "auto",
         chunk_size: int | None = None,
+        select: Any = None,
+        pac: int = 1,
+        inputs: str = "joint",
     ) -> None:
         super().__init__()
         self.critic = critic
@@ -57,11 +63,24 @@ class CriticLoss(nn.Module):
             "drift": drift,
             "backend": backend,
             "chunk_size": chunk_size,
+            "select": select,
+            "pac": pac,
+            "inputs": inputs,
         }
 
-    def forward(self, real: Tensor, fake: Tensor, alpha: Tensor | None = None) -> Tensor:
-        """The loss; raises as :func:`critic_loss` does."""
-        return critic_loss(self.critic, real, fake, alpha=alpha, **self.options)
+    def forward(
+        self,
+        real: Any,
+        fake: Any,
+        alpha: Tensor | None = None,
+        *,
+        cond: Any = None,
+        cond_kwargs: Mapping[str, Any] | None = None,
+        mask: Any = None,
+    ) -> Tensor:
+        """The loss, with the batch's labels and its mask; raises as :func:`critic_loss` does."""
+        of_batch = {"cond": cond, "cond_kwargs": cond_kwargs, "mask": mask}
+        return critic_loss(self.critic, real, fake, alpha=alpha, **of_batch, **self.options)
 
     def extra_repr(self) -> str:
         """The options."""

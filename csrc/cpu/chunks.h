@@ -49,27 +49,29 @@ struct RowChunks {
   }
 };
 
-// First sum(row, chunk) -> double for every chunk of a row, then finish(row, total), then
-// write(row, chunk) for every chunk of it. The chunks' sums are added in order, in double.
-template <typename Sum, typename Finish, typename Write>
-void reduce_then_write(const RowChunks& work, const Sum& sum, const Finish& finish,
-                       const Write& write) {
+// First part(row, chunk) -> Part for every chunk of a row, joined in order by join(whole, part);
+// then finish(row, whole); then write(row, chunk) for every chunk of it.
+template <typename PartOf, typename Join, typename Finish, typename Write>
+void reduce_then_write(const RowChunks& work, const PartOf& part, const Join& join,
+                       const Finish& finish, const Write& write) {
+  using Part = decltype(part(int64_t(0), int64_t(0)));
   const int64_t chunks = work.per_row();
   if (work.enough_rows()) {
     work.for_each_row([&](int64_t row) {
-      double total = 0;
-      for (int64_t chunk = 0; chunk < chunks; ++chunk) total += sum(row, chunk);
-      finish(row, total);
+      Part whole{};
+      for (int64_t chunk = 0; chunk < chunks; ++chunk) join(whole, part(row, chunk));
+      finish(row, whole);
       for (int64_t chunk = 0; chunk < chunks; ++chunk) write(row, chunk);
     });
     return;
   }
-  c10::SmallVector<double, 64> sums(work.rows * chunks, 0.0);
-  work.for_each([&](int64_t row, int64_t chunk) { sums[row * chunks + chunk] = sum(row, chunk); });
+  c10::SmallVector<Part, 64> parts(work.rows * chunks, Part{});
+  work.for_each(
+      [&](int64_t row, int64_t chunk) { parts[row * chunks + chunk] = part(row, chunk); });
   for (int64_t row = 0; row < work.rows; ++row) {
-    double total = 0;
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) total += sums[row * chunks + chunk];
-    finish(row, total);
+    Part whole{};
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) join(whole, parts[row * chunks + chunk]);
+    finish(row, whole);
   }
   work.for_each(write);
 }

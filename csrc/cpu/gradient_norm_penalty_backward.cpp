@@ -1,9 +1,12 @@
 // wgan_fast::gradient_norm_penalty_backward(Tensor grad_norm, Tensor grad_penalty,
-//     Tensor? grad_direction, Tensor gradient, Tensor norm, float target, bool one_sided) -> Tensor
+//     Tensor? grad_direction, Tensor gradient, Tensor norm, float target, bool one_sided,
+//     float power, float p, Tensor? weights, Tensor? mask) -> Tensor
 //
-// With n the norm, h(n) = phi'(n) / (n B) and w the gradient of the direction, for each sample
-//     [grad_norm / n + grad_penalty phi'(n) / n + h'(n) <g, w> / n] g + h(n) w,
-// and zero where n is zero, where the norm has no derivative.
+// With n the norm of m g, u its derivative in m g, s the weight over B and d the gradient of the
+// direction, for each sample
+//     m ([grad_norm + grad_penalty phi'(n) + s (phi''(n) - t) <u, m d>] u + s t m d),
+// t = phi'(n) / n where p = 2, whose u turns with g, and 0 elsewhere. Zero where n is zero, where
+// the norm has no derivative.
 
 #include <ATen/Dispatch.h>
 #include <ATen/OpMathType.h>
@@ -19,77 +22,142 @@
 #include "checks.h"
 #include "chunks.h"
 #include "dot.h"
-#include "penalty.h"
+#include "gradient_norm.h"
+#include "penalty_family.h"
 #include "rows.h"
 #include "transform.h"
 
 namespace wgan_fast {
 namespace {
 
-// One row's result is of_gradient * g + of_direction * w.
+// One row's result is of_unit times the slope's numbers, plus of_direction times d.
 template <typename accumulate_t>
 struct Coefficients {
   bool is_zero;
-  accumulate_t of_gradient;
+  accumulate_t of_unit;
   accumulate_t of_direction;
 };
 
+struct Incoming {
+  at::Tensor grad_norm;
+  at::Tensor grad_penalty;
+  std::optional<at::Tensor> grad_direction;
+};
+
+// What a row must know before it is written: <slope, m d>, and how many numbers are the largest.
+struct PartOfInner {
+  double inner = 0;
+  int64_t at_largest = 0;
+};
+
 template <typename scalar_t>
-void backward_rows(const at::Tensor& grad_norm, const at::Tensor& grad_penalty,
-                   const std::optional<at::Tensor>& grad_direction, const at::Tensor& gradient,
-                   const at::Tensor& norm, const Penalty& phi, const at::Tensor& out) {
+PartOfInner part_of_inner(Exponent p, const scalar_t* gradient, const scalar_t* incoming,
+                          at::opmath_type<scalar_t> norm, int64_t count) {
+  using accumulate_t = at::opmath_type<scalar_t>;
+  PartOfInner part;
+  if (p == Exponent::kTwo) {
+    if (incoming != nullptr) part.inner = dot(gradient, incoming, count);
+    return part;
+  }
+  for (int64_t k = 0; k < count; ++k) {
+    const accumulate_t x = gradient[k];
+    const bool counts = p == Exponent::kOne || std::abs(x) == norm;
+    part.at_largest += counts;
+    if (counts && incoming != nullptr) {
+      part.inner +=
+          static_cast<accumulate_t>(incoming[k]) * static_cast<accumulate_t>((x > 0) - (x < 0));
+    }
+  }
+  return part;
+}
+
+template <typename scalar_t>
+void backward_rows(const Incoming& incoming, const at::Tensor& gradient, const at::Tensor& norm,
+                   const Member& member, const at::Tensor& out) {
   using accumulate_t = at::opmath_type<scalar_t>;
   using Vector = at::vec::Vectorized<accumulate_t>;
-  const accumulate_t* grad_norm_data = grad_norm.const_data_ptr<accumulate_t>();
-  const accumulate_t* grad_penalty_data = grad_penalty.const_data_ptr<accumulate_t>();
+  const accumulate_t* grad_norm_data = incoming.grad_norm.const_data_ptr<accumulate_t>();
+  const accumulate_t* grad_penalty_data = incoming.grad_penalty.const_data_ptr<accumulate_t>();
   const accumulate_t* norm_data = norm.const_data_ptr<accumulate_t>();
   const scalar_t* gradient_data = gradient.const_data_ptr<scalar_t>();
-  const scalar_t* grad_direction_data =
-      grad_direction ? grad_direction->const_data_ptr<scalar_t>() : nullptr;
+  const scalar_t* mask_data = member.mask_data<scalar_t>();
+  const accumulate_t* weight_data = member.weight_data<accumulate_t>();
+  const scalar_t* direction_data =
+      incoming.grad_direction ? incoming.grad_direction->const_data_ptr<scalar_t>() : nullptr;
   scalar_t* out_data = out.data_ptr<scalar_t>();
   const RowChunks work{gradient.size(0), columns_of(gradient)};
+  const Exponent p = member.p;
   std::vector<Coefficients<accumulate_t>> coefficients(work.rows);
 
-  const auto inner_product = [&](int64_t row, int64_t chunk) {
+  const auto part = [&](int64_t row, int64_t chunk) {
     const int64_t begin = row * work.columns + work.begin(chunk);
-    return dot(gradient_data + begin, grad_direction_data + begin, work.length(chunk));
+    const int64_t count = work.length(chunk);
+    const scalar_t* d = direction_data == nullptr ? nullptr : direction_data + begin;
+    if (mask_data == nullptr) {
+      return part_of_inner(p, gradient_data + begin, d, norm_data[row], count);
+    }
+    WideChunk<scalar_t> masked{}, masked_d{};
+    multiply(gradient_data + begin, mask_data + begin, count, masked.data());
+    if (d != nullptr) multiply(d, mask_data + begin, count, masked_d.data());
+    return part_of_inner<accumulate_t>(p, masked.data(), d == nullptr ? nullptr : masked_d.data(),
+                                       norm_data[row], count);
   };
-  const auto finish = [&](int64_t row, double inner) {
+  const auto join_parts = [](PartOfInner& whole, const PartOfInner& more) {
+    whole.inner += more.inner;
+    whole.at_largest += more.at_largest;
+  };
+  const auto finish = [&](int64_t row, const PartOfInner& whole) {
     const double n = norm_data[row];
     if (n == 0) {
       coefficients[row] = {true, 0, 0};
       return;
     }
-    double of_gradient = (grad_norm_data[row] + grad_penalty_data[row] * phi.slope(n)) / n;
+    const double slope = member.phi.slope(n);
+    const double factor = shared_factor(p, n, whole.at_largest);
+    double of_unit = grad_norm_data[row] + grad_penalty_data[row] * slope;
     double of_direction = 0;
-    if (grad_direction_data != nullptr) {
-      of_gradient += phi.slope_ratio_derivative(n) * inner / (n * work.rows);
-      of_direction = phi.slope(n) / (n * work.rows);
+    if (direction_data != nullptr) {
+      const double share = (weight_data == nullptr ? 1 : weight_data[row]) / double(work.rows);
+      const double turning = p == Exponent::kTwo ? slope / n : 0;
+      of_unit += share * (member.phi.curvature(n) - turning) * factor * whole.inner;
+      of_direction = share * turning;
     }
-    coefficients[row] = {false, static_cast<accumulate_t>(of_gradient),
+    coefficients[row] = {false, static_cast<accumulate_t>(of_unit * factor),
                          static_cast<accumulate_t>(of_direction)};
   };
   const auto write = [&](int64_t row, int64_t chunk) {
     const int64_t begin = row * work.columns + work.begin(chunk);
-    const int64_t length = work.length(chunk);
-    const Vector of_gradient(coefficients[row].of_gradient);
+    const int64_t count = work.length(chunk);
+    const Vector of_unit(coefficients[row].of_unit);
     const Vector of_direction(coefficients[row].of_direction);
+    const Slope<accumulate_t> slope{p, Vector(norm_data[row])};
+    const auto scaled = [=](Vector g) { return of_unit * slope(g); };
+    const auto sum = [=](Vector g, Vector d) { return of_unit * slope(g) + of_direction * d; };
+    const scalar_t* d = direction_data == nullptr ? nullptr : direction_data + begin;
     if (coefficients[row].is_zero) {
-      // Not a product with zero: an infinite w must not become NaN.
-      std::fill_n(out_data + begin, length, scalar_t(0));
-    } else if (grad_direction_data == nullptr) {
-      const auto scaled = [=](Vector g) { return of_gradient * g; };
-      transform(length, out_data + begin, scaled, gradient_data + begin);
+      // Not a product with zero: an infinite d must not become NaN.
+      std::fill_n(out_data + begin, count, scalar_t(0));
+    } else if (mask_data == nullptr && d == nullptr) {
+      transform(count, out_data + begin, scaled, gradient_data + begin);
+    } else if (mask_data == nullptr) {
+      transform(count, out_data + begin, sum, gradient_data + begin, d);
     } else {
-      const auto sum = [=](Vector g, Vector w) { return of_gradient * g + of_direction * w; };
-      transform(length, out_data + begin, sum, gradient_data + begin, grad_direction_data + begin);
+      WideChunk<scalar_t> masked{}, masked_d{}, result{};
+      multiply(gradient_data + begin, mask_data + begin, count, masked.data());
+      if (d == nullptr) {
+        transform<accumulate_t>(count, result.data(), scaled, masked.data());
+      } else {
+        multiply(d, mask_data + begin, count, masked_d.data());
+        transform<accumulate_t>(count, result.data(), sum, masked.data(), masked_d.data());
+      }
+      write_masked(result.data(), mask_data + begin, count, out_data + begin);
     }
   };
 
-  if (grad_direction_data != nullptr) {
-    reduce_then_write(work, inner_product, finish, write);
+  if (direction_data != nullptr || p == Exponent::kInfinity) {
+    reduce_then_write(work, part, join_parts, finish, write);
   } else {
-    for (int64_t row = 0; row < work.rows; ++row) finish(row, 0);
+    for (int64_t row = 0; row < work.rows; ++row) finish(row, {});
     work.for_each(write);
   }
 }
@@ -98,7 +166,9 @@ at::Tensor gradient_norm_penalty_backward(const at::Tensor& grad_norm,
                                           const at::Tensor& grad_penalty,
                                           const std::optional<at::Tensor>& grad_direction,
                                           const at::Tensor& gradient, const at::Tensor& norm,
-                                          double target, bool one_sided) {
+                                          double target, bool one_sided, double power, double p,
+                                          const std::optional<at::Tensor>& weights,
+                                          const std::optional<at::Tensor>& mask) {
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
   constexpr const char* kOp = "gradient_norm_penalty_backward";
   check_batch(kOp, "gradient", gradient);
@@ -108,17 +178,13 @@ at::Tensor gradient_norm_penalty_backward(const at::Tensor& grad_norm,
   if (grad_direction) check_like(kOp, "grad_direction", *grad_direction, "gradient", gradient);
   RowsOutput out(gradient);
   const at::Tensor gradient_rows = out.operand(gradient);
-  std::optional<at::Tensor> direction_rows;
-  if (grad_direction) direction_rows = out.operand(*grad_direction);
-  const at::Tensor grad_norms = grad_norm.contiguous();
-  const at::Tensor grad_penalties = grad_penalty.contiguous();
+  Incoming incoming{grad_norm.contiguous(), grad_penalty.contiguous(), std::nullopt};
+  if (grad_direction) incoming.grad_direction = out.operand(*grad_direction);
   const at::Tensor norms = norm.contiguous();
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, gradient.scalar_type(),
-                                  "wgan_fast::gradient_norm_penalty_backward", [&] {
-                                    backward_rows<scalar_t>(grad_norms, grad_penalties,
-                                                            direction_rows, gradient_rows, norms,
-                                                            Penalty{target, one_sided}, out.rows());
-                                  });
+  const Member member(kOp, gradient, out, Penalty{target, one_sided, power}, p, weights, mask);
+  AT_DISPATCH_FLOATING_TYPES_AND2(
+      at::kHalf, at::kBFloat16, gradient.scalar_type(), "wgan_fast::gradient_norm_penalty_backward",
+      [&] { backward_rows<scalar_t>(incoming, gradient_rows, norms, member, out.rows()); });
   return out.take();
 }
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -8,70 +10,154 @@ from wgan_fast.ops.gradient_norm_penalty import _plain, _plain_backward
 OPERATORS = torch.ops.wgan_fast
 FORWARD = {"dispatched": OPERATORS.gradient_norm_penalty, "plain": _plain}
 BACKWARD = {"dispatched": OPERATORS.gradient_norm_penalty_backward, "plain": _plain_backward}
-# (target, one-sided): WGAN-GP, WGAN-LP, zero-centred, and a target in the middle of the norms.
-FAMILY = ((1.0, False), (1.0, True), (0.0, False), (7.3, True))
+# (target, one-sided, power, p): WGAN-GP, WGAN-LP, zero-centred, a target in the middle of the
+# norms; WGAN-div, the dual norms, and powers that are no integers.
+FAMILY = (
+    (1.0, False, 2.0, 2.0),
+    (1.0, True, 2.0, 2.0),
+    (0.0, False, 2.0, 2.0),
+    (7.3, True, 2.0, 2.0),
+    (0.0, False, 6.0, 2.0),
+    (1.0, False, 2.0, 1.0),
+    (1.0, True, 2.0, math.inf),
+    (7.3, False, 1.5, math.inf),
+    (7.3, True, 3.0, 1.0),
+)
+# (shape, member, with weights and mask): every shape for the first four, then a few for all.
+CASES = [(s, member, False) for s in SHAPES if 0 not in s for member in FAMILY[:4]] + [
+    (s, member, more) for s in ((3, 7), (2, 20_001)) for member in FAMILY for more in (False, True)
+]
+# Of a row of numbers by p, written out.
+NORMS = {
+    1.0: lambda rows: rows.abs().sum(1),
+    2.0: lambda rows: rows.square().sum(1).sqrt(),
+    math.inf: lambda rows: rows.abs().amax(1),
+}
 
 
-def gradients(shape, dtype):
+def gradients(shape, dtype, family=FAMILY[0]):
     """Rows whose norms lie on both sides of every target, at a distance that rounding keeps."""
+    *_, power, p = family
     rows = torch.randn(shape, dtype=torch.float64)
-    norms = rows.flatten(1).norm(dim=1).clamp(min=1e-9)
+    if 0 in shape:
+        return rows.to(dtype)
+    norms = NORMS[p](rows.flatten(1)).clamp(min=1e-9)
     below, between, above = torch.rand(3, shape[0], dtype=torch.float64)
     ranges = torch.stack([0.2 + 0.6 * below, 1.3 + 5 * between, 8 + 4 * above])
+    if power > 4:
+        ranges = ranges / 6  # whose power float16 can hold
     wanted = ranges[torch.randint(3, (shape[0],)), torch.arange(shape[0])]
     return (rows * (wanted / norms).view(-1, *[1] * (len(shape) - 1))).to(dtype)
 
 
-def oracle(gradient, target, one_sided):
-    """The definition, with v from autograd: the derivative of the mean penalty."""
-    wide = gradient.detach().double().requires_grad_()
-    norm = wide.flatten(1).square().sum(1).sqrt()
+def masks_and_weights(shape, dtype, with_them):
+    """(weights, mask): a mask of zeros and ones, so that 16 bits hold every product."""
+    if not with_them:
+        return None, None
+    kept = (torch.rand(shape) < 0.8).to(dtype)
+    return torch.rand(shape[0], dtype=accumulation(dtype)) + 0.5, kept
+
+
+def written_out(wide, target, one_sided, power, p, mask=None):
+    """(norm, penalty), differentiable."""
+    masked = wide if mask is None else wide * mask.double()
+    norm = NORMS[p](masked.flatten(1))
     excess = norm - target
-    penalty = (excess.clamp(min=0) if one_sided else excess).square()
-    (direction,) = torch.autograd.grad(penalty.mean(), wide)
+    excess = excess.clamp(min=0) if one_sided else excess.abs()
+    return norm, excess**power
+
+
+def oracle(gradient, *family, weights=None, mask=None):
+    """The definition, with v from autograd: the derivative of the weighted mean penalty."""
+    wide = gradient.detach().double().requires_grad_()
+    norm, penalty = written_out(wide, *family, mask=mask)
+    weighted = penalty if weights is None else penalty * weights.double()
+    (direction,) = torch.autograd.grad(weighted.mean(), wide)
     return norm.detach(), penalty.detach(), direction
 
 
 @pytest.mark.parametrize("implementation", FORWARD)
-@pytest.mark.parametrize(("target", "one_sided"), FAMILY)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [s for s in SHAPES if 0 not in s], ids=str)
-def test_matches_float64(shape, dtype, target, one_sided, implementation):
-    gradient = gradients(shape, dtype)
-    norm, penalty, direction = FORWARD[implementation](gradient, target, one_sided)
+@pytest.mark.parametrize(("shape", "family", "more"), CASES, ids=str)
+def test_matches_float64(shape, dtype, family, more, implementation):
+    gradient = gradients(shape, dtype, family)
+    weights, mask = masks_and_weights(shape, dtype, more)
+    norm, penalty, direction = FORWARD[implementation](gradient, *family, weights, mask)
     assert norm.dtype == penalty.dtype == accumulation(dtype)
     assert direction.dtype == dtype
-    expected = oracle(gradient, target, one_sided)
+    expected = oracle(gradient, *family, weights=weights, mask=mask)
     sums = 1e-12 if dtype == torch.float64 else 1e-5
+    target, _, power, _ = family
     assert_matches(norm, expected[0], sums)
-    assert_matches(penalty, expected[1], sums, terms=(expected[0] + target) ** 2)
-    terms = 2 * gradient.double().flatten(1) * (1 + target / expected[0]).view(-1, 1) / shape[0]
-    assert_matches(direction, expected[2], terms=terms)
+    largest = expected[0] + target  # what an excess is the difference of
+    assert_matches(penalty, expected[1], power * sums, terms=largest**power)
+    # Relative to what the direction would be without cancellation in n − target.
+    slope = power * (largest ** (power - 1)).max() / shape[0]
+    unit = oracle(gradient, 0.0, False, 1.0, family[3], weights=weights, mask=mask)[2]
+    # A float32 sum of absolute values is the one norm that is off by more than a rounding.
+    rounding = sums if family[3] == 1 and dtype == torch.float32 else None
+    assert_matches(direction, expected[2], rounding, terms=slope * unit * shape[0])
 
 
 @pytest.mark.parametrize("implementation", FORWARD)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_zero_gradient_gives_zero_not_nan(dtype, implementation):
-    gradient = gradients((4, 3, 5), dtype)
-    gradient[1] = 0
-    for target, one_sided in FAMILY:
-        norm, penalty, direction = FORWARD[implementation](gradient, target, one_sided)
+    for family in FAMILY:
+        target, one_sided, power, _ = family
+        gradient = gradients((4, 3, 5), dtype, family)
+        gradient[1] = 0
+        norm, penalty, direction = FORWARD[implementation](gradient, *family)
         assert norm[1] == 0
-        assert penalty[1].item() == pytest.approx(0 if one_sided else target**2)
+        assert penalty[1].item() == pytest.approx(0 if one_sided else target**power, rel=1e-6)
         assert torch.equal(direction[1], torch.zeros_like(direction[1]))
         ones = torch.ones_like(norm)
-        result = BACKWARD[implementation](ones, ones, gradient, gradient, norm, target, one_sided)
+        result = BACKWARD[implementation](ones, ones, gradient, gradient, norm, *family)
         assert torch.equal(result[1], torch.zeros_like(result[1]))
         assert result.isfinite().all()
+
+
+def test_a_norm_that_is_reached_several_times_shares_its_derivative():
+    gradient = torch.tensor([[3.0, -3.0, 1.0], [0.5, 0.0, 0.0]], dtype=torch.float64)
+    for run in FORWARD.values():
+        norm, _, direction = run(gradient, 0.0, False, 2.0, math.inf)
+        assert norm.tolist() == [3.0, 0.5]
+        assert direction.tolist() == [[1.5, -1.5, 0.0], [0.5, 0.0, 0.0]]  # 2n/B, halved
+
+
+def test_a_nan_is_seen_in_its_row_alone():
+    gradient = gradients((3, 50), torch.float32)
+    gradient[1, 17] = float("nan")
+    for run in FORWARD.values():
+        for family in FAMILY:
+            norm, penalty, direction = run(gradient, *family)
+            assert norm.isnan().tolist() == [False, True, False]
+            assert penalty.isnan().tolist() == [False, True, False]
+            assert direction[1].isnan().any()
+            assert direction[[0, 2]].isfinite().all()
+
+
+def test_what_the_family_does_not_have_is_refused():
+    if ops.status()["gradient_norm_penalty"]["cpu"] != "C++":
+        pytest.skip("the compiled implementation checks")
+    gradient = gradients((3, 5), torch.float32)
+    for options, message in (
+        ({"p": 3.0}, "p must be 1, 2 or infinity"),
+        ({"power": 0.5}, "power must be at least 1"),
+        ({"weights": torch.rand(2)}, "weights must be one"),
+        ({"mask": torch.rand(3, 4)}, "mask must have the shape"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            ops.gradient_norm_penalty(gradient, **options)
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (4, 0), (0, 3, 2, 2)], ids=str)
 @pytest.mark.parametrize("implementation", FORWARD)
 def test_nothing_in_nothing_out(implementation, shape):
-    norm, penalty, direction = FORWARD[implementation](torch.randn(shape), 1.0, False)
-    assert norm.shape == penalty.shape == shape[:1]
-    assert torch.equal(norm, torch.zeros(shape[0]))
-    assert direction.shape == shape
+    for p in NORMS:
+        norm, penalty, direction = FORWARD[implementation](torch.randn(shape), 1.0, False, 2.0, p)
+        assert norm.shape == penalty.shape == shape[:1]
+        assert torch.equal(norm, torch.zeros(shape[0]))
+        assert direction.shape == shape
 
 
 @pytest.mark.parametrize("implementation", FORWARD)
@@ -80,7 +166,11 @@ def test_any_layout(implementation):
     for name, laid_out in layouts(gradient).items():
         results = FORWARD[implementation](laid_out, 1.0, False)
         assert results[2].stride() == torch.empty_like(laid_out).stride(), name
-        for ours, theirs in zip(results, oracle(gradient, 1.0, False), strict=True):
+        kept = (torch.rand(6, 3, 5, 4) < 0.5).float()
+        for mask in layouts(kept).values():
+            masked = FORWARD[implementation](laid_out, 1.0, False, mask=mask)[2]
+            assert_matches(masked, oracle(gradient, 1.0, False, 2.0, 2.0, mask=kept)[2], 1e-5)
+        for ours, theirs in zip(results, oracle(gradient, 1.0, False, 2.0, 2.0), strict=True):
             assert_matches(ours, theirs, 1e-5)
         for other, incoming in layouts(torch.randn(6, 3, 5, 4)).items():
             norm = results[0]
@@ -94,39 +184,42 @@ def test_any_layout(implementation):
 
 
 @pytest.mark.parametrize("implementation", BACKWARD)
-@pytest.mark.parametrize(("target", "one_sided"), FAMILY)
 @pytest.mark.parametrize("with_direction", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (64, 3, 31, 29), (5, 100_003)], ids=str)
-def test_backward_matches_float64(shape, dtype, with_direction, target, one_sided, implementation):
-    gradient = gradients(shape, dtype)
-    weights = torch.randn(2, shape[0], dtype=accumulation(dtype))
+@pytest.mark.parametrize(("shape", "family", "more"), CASES, ids=str)
+def test_backward_matches_float64(shape, dtype, with_direction, family, more, implementation):
+    gradient = gradients(shape, dtype, family)
+    weights, mask = masks_and_weights(shape, dtype, more)
+    grads = torch.randn(2, shape[0], dtype=accumulation(dtype))
     incoming = torch.randn(shape).to(dtype) if with_direction else None
 
     wide = gradient.double().requires_grad_()
-    norm = wide.flatten(1).square().sum(1).sqrt()
-    excess = norm - target
-    penalty = (excess.clamp(min=0) if one_sided else excess).square()
-    total = (weights[0].double() * norm).sum() + (weights[1].double() * penalty).sum()
+    norm, penalty = written_out(wide, *family, mask=mask)
+    total = (grads[0].double() * norm).sum() + (grads[1].double() * penalty).sum()
     if incoming is not None:
-        (direction,) = torch.autograd.grad(penalty.mean(), wide, create_graph=True)
+        weighted = penalty if weights is None else penalty * weights.double()
+        (direction,) = torch.autograd.grad(weighted.mean(), wide, create_graph=True)
         total = total + (direction * incoming.double()).sum()
     (expected,) = torch.autograd.grad(total, wide)
 
     forward_norm = norm.detach().to(accumulation(dtype))
     result = BACKWARD[implementation](
-        weights[0], weights[1], incoming, gradient, forward_norm, target, one_sided
+        grads[0], grads[1], incoming, gradient, forward_norm, *family, weights, mask
     )
     assert result.dtype == dtype
     assert_matches(result, expected, {torch.float64: 1e-12, torch.float32: 1e-5}.get(dtype))
 
 
-@pytest.mark.parametrize(("target", "one_sided"), FAMILY)
-def test_differentiable_twice(target, one_sided):
-    gradient = gradients((3, 2, 4), torch.float64).requires_grad_()
+@pytest.mark.parametrize("family", FAMILY, ids=str)
+def test_differentiable_twice(family):
+    gradient = gradients((3, 2, 4), torch.float64, family).requires_grad_()
+    target, one_sided, power, p = family
+    weights, mask = torch.rand(3, dtype=torch.float64), torch.rand(3, 2, 4, dtype=torch.float64)
 
     def outputs(gradient):
-        return ops.gradient_norm_penalty(gradient, target, one_sided)
+        return ops.gradient_norm_penalty(
+            gradient, target, one_sided, power=power, p=p, weights=weights, mask=mask
+        )
 
     assert torch.autograd.gradcheck(outputs, (gradient,))
     assert torch.autograd.gradgradcheck(outputs, (gradient,))
@@ -159,3 +252,6 @@ def test_opcheck(needed, dtype):
             OPERATORS.gradient_norm_penalty_backward.default,
             (norm, norm, incoming, gradient.detach(), norm, 1.0, True),
         )
+    weights, mask = masks_and_weights((3, 5, 2), dtype, True)
+    member = (0.5, False, 3.0, math.inf, weights, mask)
+    opcheck(OPERATORS.gradient_norm_penalty.default, (gradient, *member))

@@ -8,6 +8,8 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from wgan_fast.critic_calls import CriticCall
+
 
 def unwrapped(critic: Any) -> Any:
     """The module that ``torch.compile`` wrapped, which it cannot differentiate twice."""
@@ -16,6 +18,8 @@ def unwrapped(critic: Any) -> Any:
 
 def refusal(critic: Any) -> str | None:
     """Why the explicit engine must not take a critic, as far as can be seen without calling it."""
+    if isinstance(critic, CriticCall) and any(c.requires_grad for c in critic.conditions):
+        return "gradients flow into cond, which needs autograd"
     waiting = modules_of(critic)
     while waiting:  # modules() takes longer than the ops of a small critic
         module = waiting.pop()
@@ -29,6 +33,8 @@ def modules_of(critic: Any) -> list[nn.Module]:
     """The modules behind a critic: itself, or those that a function or a method holds."""
     if isinstance(critic, nn.Module):
         return [critic]
+    if isinstance(critic, CriticCall):
+        return modules_of(critic.critic)
     if isinstance(critic, functools.partial):
         held = [critic.func, *critic.args, *critic.keywords.values()]
         return [module for one in held for module in modules_of(one)]
@@ -54,6 +60,9 @@ def _filled(cell: Any) -> bool:
 
 def _identity(critic: Any) -> tuple[Any, tuple[Any, ...]]:
     """What stays of a critic from step to step, even of a function that is made anew in each."""
+    if isinstance(critic, CriticCall):
+        anchor, rest = _identity(critic.critic)
+        return anchor, (*rest, critic.key)
     modules = modules_of(critic)
     if not modules:
         return critic, ()

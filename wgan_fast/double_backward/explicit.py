@@ -9,6 +9,7 @@ from torch import Tensor
 
 from wgan_fast import ops
 from wgan_fast.arguments import check_scores
+from wgan_fast.critic_calls import averages, measured, of_rows
 from wgan_fast.double_backward import merged
 from wgan_fast.double_backward.chunks import Computed, over
 from wgan_fast.double_backward.errors import Independent
@@ -20,7 +21,6 @@ from wgan_fast.double_backward.passes import (
 )
 from wgan_fast.double_backward.recording import record
 from wgan_fast.double_backward.rules import rule_of
-from wgan_fast.objectives import NAMED
 from wgan_fast.penalties import LossSettings
 
 Critic = Callable[[Tensor], Tensor]
@@ -123,7 +123,8 @@ def gradient_penalty(
 
     def on(part: slice, share: float) -> Computed:
         apart = chunk_size is not None
-        return _gradient_penalty(critic, x[part], target, one_sided, apart, share)
+        of_part = of_rows(critic, part)
+        return _gradient_penalty(of_part, x[part], target, one_sided, apart, share)
 
     with torch.no_grad():
         done = over(x.shape[0], chunk_size, on)
@@ -141,7 +142,9 @@ def _gradient_penalty(
     gradient, deltas = input_gradient(recording, scores)
     if gradient is None:
         raise Independent
-    norms, penalties, direction = ops.gradient_norm_penalty(gradient, target, one_sided)
+    norms, penalties, direction = measured(
+        critic, gradient, lambda g, mask: ops.gradient_norm_penalty(g, target, one_sided, mask=mask)
+    )
     bars: Cotangents = [None] * len(recording.active)
     scale = recording.scale_for(x.shape[0])
     factor = scale * share
@@ -170,12 +173,13 @@ def critic_loss(
 
     def on(part: slice, share: float) -> Computed:
         of_part = None if alpha is None else alpha[part]
-        return merged.critic_loss(critic, real[part], fake[part], of_part, settings, share)
+        rows = of_rows(critic, part)
+        return merged.critic_loss(rows, real[part], fake[part], of_part, settings, share)
 
     samples = real.shape[0]
     kept = merged.kept_of(critic, real, settings.at)
     # An objective of the caller's own may not be a mean over samples.
-    if chunk_size is None and kept and real.is_cpu and settings.objective in NAMED.values():
+    if chunk_size is None and kept and real.is_cpu and averages(settings.objective):
         chunk_size = math.ceil(samples / kept.slices())
     with torch.no_grad():
         done = over(samples, chunk_size, on)

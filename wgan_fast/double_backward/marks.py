@@ -4,7 +4,9 @@ from torch import Tensor
 
 # No derivative passes a constant. A tainted one was made from the input's numbers all the same (a
 # comparison, a sign): what mixes its rows mixes samples.
-CONSTANT, TAINTED = -1, -2
+# A condition was given with the samples, a row for each, as their labels: it is the same whatever
+# the input's numbers are, and has to be cut with them.
+CONSTANT, TAINTED, CONDITION = -1, -2, -3
 _NOTHING: tuple[None, int] = (None, CONSTANT)
 
 
@@ -23,6 +25,6 @@ def mark_of(tensor: Tensor) -> tuple[list[bool] | None, int]:
 
 
 def carries_samples(tensor: Tensor) -> bool:
-    """Whether a tensor's numbers may depend on the critic's input."""
+    """Whether a tensor's numbers may depend on the critic's input, or come with its samples."""
     active, value = mark_of(tensor)
-    return active is not None and (value == TAINTED or (value >= 0 and active[value]))
+    return active is not None and (value < CONSTANT or (value >= 0 and active[value]))

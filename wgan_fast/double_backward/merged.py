@@ -19,6 +19,7 @@ from torch import Tensor
 
 from wgan_fast import ops
 from wgan_fast.arguments import check_scores
+from wgan_fast.critic_calls import CriticCall, measured, settled
 from wgan_fast.double_backward import choice
 from wgan_fast.double_backward.chunks import Computed
 from wgan_fast.double_backward.errors import CrossSample, Independent
@@ -161,6 +162,7 @@ def critic_loss(
     """
     layout = Layout.of(settings.at, real, fake, alpha)
     recording, scores = _scored(critic, layout, settings)
+    settings = settings._replace(objective=settled(settings.objective))
     if layout.shared and not settings.uniform and scores.numel() != scores.shape[0]:
         # A patch critic's scores enter the loss each with its own weight, the penalty with one.
         layout = Layout.apart(settings.at, real, fake)
@@ -193,8 +195,12 @@ def critic_loss(
     if gradient is None:
         raise Independent
     gradient = gradient.to(real.dtype)
-    norms, penalties, direction = ops.gradient_norm_penalty(
-        gradient if unit == 1.0 else gradient / unit, settings.target, settings.one_sided
+    norms, penalties, direction = measured(
+        critic,
+        gradient if unit == 1.0 else gradient / unit,
+        lambda g, mask: ops.gradient_norm_penalty(
+            g, settings.target, settings.one_sided, mask=mask
+        ),
     )
     both = 2 if settings.at == "both" else 1  # the operator took the mean over real and fake
     factor = both * settings.weight * scale * share / unit
@@ -258,6 +264,10 @@ def _scored(critic: Critic, layout: Layout, settings: LossSettings) -> tuple[Rec
         for part, found in zip(layout.parts, scores.chunk(len(layout.parts)), strict=True):
             if part is not layout.parts[0]:
                 check_part(critic, part, found)
+        if isinstance(critic, CriticCall) and critic.conditions:
+            # Nothing is proven of what becomes of conditions alone: a mean over them, say.
+            half = slice(0, max(1, len(first) // 2))
+            check_part(critic.of_rows(half), first[half], scores[: len(first)][half])
     if not proven:
         kept = [rows for node in recording.nodes for rows in node.rows if rows is not None]
         largest = max((rows.numel() * rows.element_size() for rows in kept), default=0)

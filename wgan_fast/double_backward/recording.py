@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from wgan_fast.critic_calls import CriticCall
 from wgan_fast.double_backward.choice import Memory
 from wgan_fast.double_backward.errors import CrossSample, Unsupported
-from wgan_fast.double_backward.marks import CONSTANT, TAINTED, mark_of, set_mark
+from wgan_fast.double_backward.marks import CONDITION, CONSTANT, TAINTED, mark_of, set_mark
 from wgan_fast.double_backward.memory_format import ChannelsLast
 
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
@@ -182,7 +183,11 @@ class Recorder(TorchDispatchMode):
                 )
             values = [min(value, CONSTANT) for value in values]
             differentiable = False
+        # What is made of parameters and conditions has a row per sample, as what is made of the
+        # input has.
+        active = active or (differentiable and CONDITION in values)
         tainted = active or TAINTED in values
+        otherwise = TAINTED if tainted else CONDITION if CONDITION in values else CONSTANT
 
         apart = not (tainted and self.samples)
         if not apart:
@@ -198,7 +203,7 @@ class Recorder(TorchDispatchMode):
             if rule.mutates:
                 self._refuse_shared_noise(op, values, args[0])
         if rule.mutates:
-            return self._in_place(op, rule, args, kwargs, given, values, differentiable, tainted)
+            return self._in_place(op, rule, args, kwargs, given, values, differentiable, otherwise)
         for buffer in rule.state(args):
             self._outside(buffer)
         if self.layout is not None:
@@ -208,7 +213,7 @@ class Recorder(TorchDispatchMode):
             self._refuse_shared_noise(op, values, result)
         if not (apart or rule.keeps_rows(self.samples, args, result)):
             raise CrossSample(f"{op} may mix the samples of a batch")
-        self._write(op, rule, args, kwargs, values, result, differentiable, active, tainted)
+        self._write(op, rule, args, kwargs, values, result, differentiable, active, otherwise)
         return result
 
     def _write(
@@ -221,12 +226,13 @@ class Recorder(TorchDispatchMode):
         result: Any,
         differentiable: bool,
         active: bool,
-        tainted: bool,
+        otherwise: int,
     ) -> None:
+        """Mark the results by a new node's values, or ``otherwise`` if no derivative passes."""
         results = [result] if isinstance(result, Tensor) else list(tensors_in(_listed(result)))
         if not differentiable or rule.stops_gradients:
             for tensor in results:
-                self.mark(tensor, TAINTED if tainted and not rule.forgets_values else CONSTANT)
+                self.mark(tensor, CONSTANT if rule.forgets_values else otherwise)
             return
         outputs: list[int | None] = []
         for position, tensor in enumerate(results):
@@ -272,8 +278,9 @@ class Recorder(TorchDispatchMode):
         given: list[Tensor],
         values: list[int],
         differentiable: bool,
-        tainted: bool,
+        otherwise: int,
     ) -> Any:
+        tainted = otherwise == TAINTED
         written = rule.written(args, kwargs)
         for tensor in written:
             if self.layout is not None:
@@ -283,7 +290,7 @@ class Recorder(TorchDispatchMode):
         if not differentiable:
             result = op(*args, **kwargs)
             for tensor in written:
-                self.mark(tensor, TAINTED if tainted else CONSTANT)
+                self.mark(tensor, otherwise)
             return result
         functional = rule.functional
         if functional is None or len(written) != 1 or written[0] is not args[0]:
@@ -292,10 +299,12 @@ class Recorder(TorchDispatchMode):
         rule = self.rule_of(functional)
         if tainted and self.samples and not rule.keeps_rows(self.samples, args, target):
             raise CrossSample(f"{op} may mix the samples of a batch")
-        active = any(value >= 0 and self.recording.active[value] for value in values)
+        active = CONDITION in values or any(
+            value >= 0 and self.recording.active[value] for value in values
+        )
         if torch.Tag.inplace_view in op.tags:  # another shape for the same memory
             result = functional(*args, **kwargs)
-            self._write(functional, rule, args, kwargs, values, result, True, active, tainted)
+            self._write(functional, rule, args, kwargs, values, result, True, active, otherwise)
             op(*args, **kwargs)
             self.mark(target, self.value_of(result))
             return target
@@ -304,7 +313,7 @@ class Recorder(TorchDispatchMode):
         else:
             args = (target.clone(), *args[1:])
             target.copy_(functional(*args, **kwargs))
-        self._write(functional, rule, args, kwargs, values, target, True, active, tainted)
+        self._write(functional, rule, args, kwargs, values, target, True, active, otherwise)
         # From now on, any other view of this memory holds numbers that are not its value's.
         # The weak reference keeps the memory's address from being handed out again.
         memory = StorageWeakRef(target.untyped_storage())
@@ -393,6 +402,10 @@ def _record(critic: Callable[[Tensor], Any], x: Tensor, recorder: Recorder) -> R
     caches_casts = torch.is_autocast_cache_enabled()
     # A cached cast of a weight would outlive the recording, without autograd knowing of it.
     torch.set_autocast_cache_enabled(False)
+    if recorder.samples and isinstance(critic, CriticCall):
+        critic = critic.repeated(len(x))
+        for condition in critic.conditions:
+            recorder.mark(condition, CONDITION)
     try:
         with torch.enable_grad(), torch._C._AutoDispatchBelowAutograd(), recorder:
             scores = critic(x)

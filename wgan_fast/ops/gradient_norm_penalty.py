@@ -1,10 +1,13 @@
 """``wgan_fast::gradient_norm_penalty``: from input gradients to norms, penalty and direction.
 
-For rows gᵢ of a batch of B, with φ(n) = (n − target)², or max(0, n − target)² where one-sided:
+For rows gᵢ of a batch of B, with φ(n) = |n − target|^power, or max(0, n − target)^power where
+one-sided, weights wᵢ (1 if left out) and a mask m (1 if left out):
 
-    norm nᵢ = ‖gᵢ‖₂,   penalty φ(nᵢ),   direction vᵢ = φ'(nᵢ) gᵢ / (B nᵢ)
+    norm nᵢ = ‖m gᵢ‖_p,   penalty φ(nᵢ),   direction vᵢ = wᵢ φ'(nᵢ) uᵢ / B,   uᵢ = ∂nᵢ/∂gᵢ
 
-v is the derivative of the mean penalty in g. Where nᵢ = 0, its subgradient 0 is taken.
+With w = 1, v is the derivative of the mean penalty in g. u is m² g / n for p = 2, m sign(g) for
+p = 1, and for p = ∞ m sign(g) where |m g| is largest, shared evenly between equals. Where nᵢ = 0,
+its subgradient 0 is taken.
 """
 
 from typing import Any
@@ -13,27 +16,79 @@ import torch
 from torch import Tensor
 
 from wgan_fast.ops import registration
+from wgan_fast.ops.phi import Phi
 from wgan_fast.ops.registration import accumulation_dtype
 from wgan_fast.ops.rows import memory_rows, per_sample, shared_layout
 
 Triple = tuple[Tensor, Tensor, Tensor]
 
+# What both operators take after their tensors.
+_FAMILY = (
+    "float target, bool one_sided, float power=2., float p=2., Tensor? weights=None,"
+    " Tensor? mask=None"
+)
 
-def _formula(gradient: Tensor, target: float, one_sided: bool) -> Triple:
-    """The definition in differentiable PyTorch; the direction comes in the accumulation type."""
+
+def _masked(gradient: Tensor, mask: Tensor | None) -> Tensor:
+    """The product m g in the accumulation type."""
     wide = gradient.to(accumulation_dtype(gradient.dtype))
-    norm = torch.linalg.vector_norm(wide.flatten(1), dim=1)
-    excess = norm - target
-    if one_sided:
-        excess = excess.clamp(min=0)
-    # Both branches of a where are differentiated: the division must be finite in the unused one.
-    safe = torch.where(norm > 0, norm, 1)
-    slope = torch.where(norm > 0, 2 * excess / (safe * max(gradient.shape[0], 1)), 0)
-    return norm, excess**2, wide * per_sample(slope, gradient)
+    return wide if mask is None else wide * mask.to(wide.dtype)
 
 
-def _plain(gradient: Tensor, target: float, one_sided: bool) -> Triple:
-    norm, penalty, direction = _formula(gradient, target, one_sided)
+def _norm(wide: Tensor, p: float) -> Tensor:
+    rows = wide.flatten(1)
+    if rows.shape[1] == 0:
+        return wide.new_zeros(rows.shape[0])
+    return torch.linalg.vector_norm(rows, p, dim=1)
+
+
+def _unit(wide: Tensor, norm: Tensor, p: float) -> Tensor:
+    """∂n/∂(m g), zero where the norm is; differentiable for p = 2, locally constant otherwise."""
+    if p == 2:
+        # Both branches of a where are differentiated: the division must be finite in the unused.
+        safe = torch.where(norm > 0, norm, 1)
+        return wide * per_sample(torch.where(norm > 0, 1 / safe, 0), wide)
+    if p == 1:
+        return wide.sign()
+    at_largest = wide.abs() == per_sample(norm, wide)
+    count = at_largest.flatten(1).sum(1).clamp(min=1).to(wide.dtype)
+    return torch.where(at_largest, wide.sign(), 0) / per_sample(count, wide)
+
+
+def _share(norm: Tensor, weights: Tensor | None) -> Tensor | float:
+    """Each sample's w / B."""
+    batch = max(norm.shape[0], 1)
+    return 1 / batch if weights is None else weights.to(norm.dtype) / batch
+
+
+def _formula(
+    gradient: Tensor,
+    target: float,
+    one_sided: bool,
+    power: float = 2.0,
+    p: float = 2.0,
+    weights: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Triple:
+    """The definition in differentiable PyTorch; the direction comes in the accumulation type."""
+    phi = Phi(target, one_sided, power)
+    wide = _masked(gradient, mask)
+    norm = _norm(wide, p)
+    slope = phi.slope(norm) * _share(norm, weights)
+    direction = _unit(wide, norm, p) * per_sample(slope, gradient)
+    return norm, phi.value(norm), direction if mask is None else direction * mask.to(wide.dtype)
+
+
+def _plain(
+    gradient: Tensor,
+    target: float,
+    one_sided: bool,
+    power: float = 2.0,
+    p: float = 2.0,
+    weights: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Triple:
+    norm, penalty, direction = _formula(gradient, target, one_sided, power, p, weights, mask)
     return norm, penalty, torch.empty_like(gradient).copy_(direction)
 
 
@@ -45,49 +100,68 @@ def _plain_backward(
     norm: Tensor,
     target: float,
     one_sided: bool,
+    power: float = 2.0,
+    p: float = 2.0,
+    weights: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
-    wide = gradient.to(norm.dtype)
-    excess = norm - target
-    if one_sided:
-        excess = excess.clamp(min=0)
-    safe = torch.where(norm > 0, norm, 1)
-    along = (grad_norm + 2 * excess * grad_penalty) / safe  # coefficient of g
-    result = wide * per_sample(torch.where(norm > 0, along, 0), gradient)
+    phi = Phi(target, one_sided, power)
+    wide = _masked(gradient, mask)
+    unit = _unit(wide, norm, p)
+    slope = phi.slope(norm)
+    of_unit = grad_norm + grad_penalty * slope
+    rest: Tensor | float = 0.0
     if grad_direction is not None:
-        batch = gradient.shape[0]
-        incoming = grad_direction.to(norm.dtype)
-        slope = torch.where(norm > 0, 2 * excess / (safe * batch), 0)  # h(n)
-        active = (norm > 0) if not one_sided else (norm > 0) & (norm > target)
-        curvature = torch.where(active, 2 * target / (safe**3 * batch), 0)  # h'(n) / n
-        inner = (wide * incoming).flatten(1).sum(1)
-        result = result + incoming * per_sample(slope, gradient)
-        result = result + wide * per_sample(curvature * inner, gradient)
+        incoming = _masked(grad_direction, mask)
+        share = _share(norm, weights)
+        bend = phi.curvature(norm)
+        if p == 2:  # the unit vector itself turns with g
+            turning = torch.where(norm > 0, slope / torch.where(norm > 0, norm, 1), 0)
+            bend = bend - turning
+            rest = incoming * per_sample(share * turning, wide)
+        of_unit = of_unit + share * bend * (unit * incoming).flatten(1).sum(1)
+    result = unit * per_sample(torch.where(norm > 0, of_unit, 0), wide) + rest
+    if mask is not None:
+        result = result * mask.to(wide.dtype)
     return torch.empty_like(gradient).copy_(result)
 
 
 registration.define(
     "gradient_norm_penalty",
-    "(Tensor gradient, float target, bool one_sided)"
-    " -> (Tensor norm, Tensor penalty, Tensor direction)",
+    f"(Tensor gradient, {_FAMILY}) -> (Tensor norm, Tensor penalty, Tensor direction)",
     _plain,
 )
 registration.define(
     "gradient_norm_penalty_backward",
     "(Tensor grad_norm, Tensor grad_penalty, Tensor? grad_direction, Tensor gradient, Tensor norm,"
-    " float target, bool one_sided) -> Tensor",
+    f" {_FAMILY}) -> Tensor",
     _plain_backward,
 )
 
 
-def _triton(gradient: Tensor, target: float, one_sided: bool) -> Triple:
+def _triton(
+    gradient: Tensor,
+    target: float,
+    one_sided: bool,
+    power: float = 2.0,
+    p: float = 2.0,
+    weights: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Triple:
     from wgan_fast.kernels.gradient_norm_penalty import gradient_norm_penalty_rows
 
-    dense = gradient if shared_layout(gradient) else gradient.contiguous()
+    dense, mask = _as_rows(gradient, mask)
     direction = torch.empty_like(dense)
     norm = dense.new_empty(dense.shape[0], dtype=accumulation_dtype(dense.dtype))
     penalty = torch.empty_like(norm)
     gradient_norm_penalty_rows(
-        memory_rows(dense), norm, penalty, memory_rows(direction), target, one_sided
+        memory_rows(dense),
+        norm,
+        penalty,
+        memory_rows(direction),
+        (target, one_sided, power, p),
+        None if weights is None else weights.contiguous(),
+        mask,
     )
     if dense is not gradient:
         direction = torch.empty_like(gradient).copy_(direction)
@@ -102,26 +176,42 @@ def _triton_backward(
     norm: Tensor,
     target: float,
     one_sided: bool,
+    power: float = 2.0,
+    p: float = 2.0,
+    weights: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
-    from wgan_fast.kernels.gradient_norm_penalty import gradient_norm_penalty_backward_rows
+    from wgan_fast.kernels.gradient_norm_penalty_backward import (
+        gradient_norm_penalty_backward_rows,
+    )
 
-    incoming = grad_direction
-    shared = shared_layout(gradient, *([] if incoming is None else [incoming]))
-    dense = gradient if shared else gradient.contiguous()
-    if incoming is not None and not shared:
-        incoming = incoming.contiguous()
+    dense, mask = _as_rows(gradient, mask)
+    incoming = None
+    if grad_direction is not None:
+        incoming = memory_rows(_laid_out_like(dense, grad_direction))
     result = torch.empty_like(dense)
     gradient_norm_penalty_backward_rows(
         grad_norm.contiguous(),
         grad_penalty.contiguous(),
-        None if incoming is None else memory_rows(incoming),
+        incoming,
         memory_rows(dense),
         norm.contiguous(),
         memory_rows(result),
-        target,
-        one_sided,
+        (target, one_sided, power, p),
+        None if weights is None else weights.contiguous(),
+        mask,
     )
     return result if dense is gradient else torch.empty_like(gradient).copy_(result)
+
+
+def _as_rows(gradient: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The gradient with each sample one run of memory, and the mask's rows in the same order."""
+    dense = gradient if shared_layout(gradient) else gradient.contiguous()
+    return dense, None if mask is None else memory_rows(_laid_out_like(dense, mask))
+
+
+def _laid_out_like(dense: Tensor, other: Tensor) -> Tensor:
+    return other if shared_layout(dense, other) else torch.empty_like(dense).copy_(other)
 
 
 registration.register_triton("gradient_norm_penalty", _triton)
@@ -129,7 +219,7 @@ registration.register_triton("gradient_norm_penalty_backward", _triton_backward)
 
 
 @torch.library.register_fake("wgan_fast::gradient_norm_penalty")
-def _fake(gradient: Tensor, target: float, one_sided: bool) -> Triple:
+def _fake(gradient: Tensor, *family: Any, **named: Any) -> Triple:
     norm = gradient.new_empty(gradient.shape[0], dtype=accumulation_dtype(gradient.dtype))
     return norm, torch.empty_like(norm), torch.empty_like(gradient)
 
@@ -140,16 +230,15 @@ def _fake_backward(
     grad_penalty: Tensor,
     grad_direction: Tensor | None,
     gradient: Tensor,
-    norm: Tensor,
-    target: float,
-    one_sided: bool,
+    *family: Any,
+    **named: Any,
 ) -> Tensor:
     return torch.empty_like(gradient)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor, float, bool], output: Triple) -> None:
-    gradient, ctx.target, ctx.one_sided = inputs
-    ctx.save_for_backward(gradient, output[0])
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Triple) -> None:
+    gradient, *ctx.phi, weights, mask = inputs
+    ctx.save_for_backward(gradient, output[0], weights, mask)
     # The direction rarely gets a gradient of its own; a tensor of zeros would cost three passes.
     ctx.set_materialize_grads(False)
 
@@ -159,13 +248,15 @@ def _backward(
     grad_norm: Tensor | None,
     grad_penalty: Tensor | None,
     grad_direction: Tensor | None,
-) -> tuple[Tensor | None, None, None]:
-    gradient, norm = ctx.saved_tensors
+) -> tuple[Tensor | None, ...]:
+    gradient, norm, weights, mask = ctx.saved_tensors
+    family = (*ctx.phi, weights, mask)
+    nothing = (None,) * len(family)
     incoming = (grad_norm, grad_penalty, grad_direction)
     if all(grad is None for grad in incoming):
-        return None, None, None
+        return None, *nothing
     if torch.is_grad_enabled():  # create_graph=True: the definition, differentiable without end
-        outputs = _formula(gradient, ctx.target, ctx.one_sided)
+        outputs = _formula(gradient, *family)
         pairs = [
             (out, grad) for out, grad in zip(outputs, incoming, strict=True) if grad is not None
         ]
@@ -175,17 +266,16 @@ def _backward(
             [grad.to(out.dtype) for out, grad in pairs],
             create_graph=True,
         )
-        return result, None, None
+        return result, *nothing
     result = torch.ops.wgan_fast.gradient_norm_penalty_backward(
         torch.zeros_like(norm) if grad_norm is None else grad_norm,
         torch.zeros_like(norm) if grad_penalty is None else grad_penalty,
         grad_direction,
         gradient,
         norm,
-        ctx.target,
-        ctx.one_sided,
+        *family,
     )
-    return result, None, None
+    return result, *nothing
 
 
 torch.library.register_autograd(
@@ -193,17 +283,34 @@ torch.library.register_autograd(
 )
 
 
-def gradient_norm_penalty(gradient: Tensor, target: float = 1.0, one_sided: bool = False) -> Triple:
+def gradient_norm_penalty(
+    gradient: Tensor,
+    target: float = 1.0,
+    one_sided: bool = False,
+    *,
+    power: float = 2.0,
+    p: float = 2.0,
+    weights: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Triple:
     """Per-sample norm, penalty φ and direction v of a batch of input gradients, in one call.
 
     Args:
         gradient: ``(B, ...)``, float64, float32, bfloat16 or float16.
         target: the norm at which φ is zero.
         one_sided: punish only norms above ``target``.
+        power: of φ, at least 1.
+        p: of the norm: 1, 2 or ``math.inf``.
+        weights: ``(B,)``, float64 for float64 gradients, else float32; factors of the direction.
+            No gradient flows into them.
+        mask: shape and dtype of ``gradient``; factors of its numbers. No gradient flows into it.
 
     Returns:
         ``norm`` and ``penalty``, ``(B,)`` in float32 (float64 for float64), and ``direction`` with
         shape, dtype and memory format of ``gradient``. Sums are taken in float32 (float64 for
-        float64). Differentiable any number of times; the first derivative has its own kernel.
+        float64). Differentiable in ``gradient`` any number of times; the first derivative has its
+        own kernel.
     """
-    return torch.ops.wgan_fast.gradient_norm_penalty(gradient, float(target), one_sided)
+    return torch.ops.wgan_fast.gradient_norm_penalty(
+        gradient, float(target), one_sided, float(power), float(p), weights, mask
+    )

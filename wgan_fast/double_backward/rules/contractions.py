@@ -305,18 +305,20 @@ class Embedding(Rule):
     name = "linear"
 
     def keeps_rows(self, samples: int, args: tuple[Any, ...], result: Any) -> bool:
-        return False
+        table, indices = args[:2]
+        return indices.dim() > 0 and not carries_samples(table)
 
     def record(self, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         padding = args[2] if len(args) > 2 else -1
-        node.kept = (args[1], args[0].shape[0], padding)
+        node.rows = [args[1]]
+        node.kept = (args[0].shape[0], padding)
 
     def vjp(self, node: Any, delta: Any, wanted: list[bool]) -> Tensors:
-        indices, count, padding = node.kept
-        return [aten.embedding_dense_backward(delta, indices, count, padding, False), None]
+        count, padding = node.kept
+        return [aten.embedding_dense_backward(delta, node.rows[0], count, padding, False), None]
 
     def jvp(self, node: Any, tangents: Tensors) -> Any:
-        return aten.embedding(tangents[0], node.kept[0])
+        return aten.embedding(tangents[0], node.rows[0])
 
 
 RULES: dict[Any, Rule] = {

@@ -1,0 +1,167 @@
+"""Labels and attributes go with their samples: through merged batches, slices and second calls."""
+
+import pytest
+import torch
+from torch import nn
+
+import wgan_fast
+from tests.double_backward.critics import Apply
+from tests.double_backward.oracle import error, gradients, same_start
+from wgan_fast import reference
+from wgan_fast.double_backward import choice
+
+B, WIDTH, CLASSES = 6, 5, 4
+
+
+def data():
+    real, fake = torch.randn(2, B, WIDTH, dtype=torch.float64)
+    labels = torch.tensor([0, 1, 2, 3, 2, 1])
+    return real, fake, labels, torch.rand(B, dtype=torch.float64)
+
+
+class Conditional(nn.Module):
+    """``score(parts, x, y)`` on an embedding and a critic of the samples."""
+
+    def __init__(self, score):
+        super().__init__()
+        self.score, self.calls = score, []
+        self.table = nn.Embedding(CLASSES, WIDTH)
+        self.net = nn.Sequential(nn.Linear(WIDTH, 7), nn.Tanh(), nn.Linear(7, 1))
+        self.norm = nn.BatchNorm1d(WIDTH)
+        self.double()
+
+    def forward(self, x, y):
+        self.calls.append(len(x))
+        return self.score(self, x, y)
+
+
+def mixed(critic, real, fake, labels, alpha, **options):
+    """The loss, and by how much it is off the reference's."""
+    theirs = reference.critic_loss(lambda x: critic(x, labels), real, fake, alpha)
+    expected = gradients(theirs, critic)
+    ours = wgan_fast.critic_loss(critic, real, fake, cond=labels, alpha=alpha, **options)
+    return max(abs(ours - theirs).item(), error(gradients(ours, critic), expected))
+
+
+def reason(critic):
+    return next(iter(choice.unmerged._known.get(critic, {}).values()), None)
+
+
+# What becomes of labels, and a word of why the batch is not merged.
+SCORES = {
+    "embedding": (lambda m, x, y: m.net(x + m.table(y)), None),
+    "product": (lambda m, x, y: (m.net(x) * m.table(y)).sum(1), None),
+    "alone": (lambda m, x, y: m.net(x) + m.net(m.table(y)), None),
+    "a row's numbers": (lambda m, x, y: m.net(x) * (1 + y[:, None].double() / 3).log(), None),
+    "written": (lambda m, x, y: m.net(x + torch.zeros_like(x).copy_(m.table(y))), None),
+    "normalised by the batch": (lambda m, x, y: m.net(m.norm(x) + m.table(y)), "mixes the samples"),
+    "normalised labels": (lambda m, x, y: m.net(x + m.norm(m.table(y))), "mixes the samples"),
+    "mean embedding": (lambda m, x, y: m.net(x + m.table(y).mean(0)), "may mix"),
+    "mean label": (lambda m, x, y: m.net(x) * y.double().mean(), "depends on where in a batch"),
+    "another's label": (lambda m, x, y: m.net(x + m.table(y.flip(0))), "depends on where"),
+    "batch of one size": (lambda m, x, y: m.net(x + m.table(y).view(B, WIDTH)), "another size"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_merged_where_it_is_right(name):
+    score, why = SCORES[name]
+    critic = Conditional(score)
+    for _ in range(2):  # the first call finds out what the second knows
+        critic.calls.clear()
+        assert same_start(critic, lambda: mixed(critic, *data())) < 1e-10
+    # ... after the reference's three calls.
+    assert critic.calls[3:] == ([3 * B] if why is None else [B, B, B])
+    assert (reason(critic) is None) if why is None else (why in reason(critic))
+
+
+def test_in_slices_of_which_one_is_smaller():
+    critic = Conditional(SCORES["product"][0])
+    assert mixed(critic, *data(), backend="explicit", chunk_size=4) < 1e-10
+
+
+def test_slices_are_not_for_labels_that_mix():
+    critic = Conditional(SCORES["mean label"][0])
+    with pytest.raises(ValueError, match="chunk_size: expected a critic whose samples do not see"):
+        mixed(critic, *data(), chunk_size=4)
+
+
+def test_large_batches_are_cut_with_their_labels(monkeypatch):
+    monkeypatch.setattr("wgan_fast.double_backward.merged._FITS_THE_CACHE", 256)
+    critic = Conditional(SCORES["embedding"][0])
+    mixed(critic, *data())
+    critic.calls.clear()
+    assert mixed(critic, *data(), backend="explicit") < 1e-10
+    assert max(critic.calls[3:]) < 3 * B
+    assert sum(critic.calls[3:]) == 3 * B
+
+
+def test_gradients_flow_into_conditions():
+    """An embedding outside of the critic, trained with it."""
+    table = nn.Embedding(CLASSES, WIDTH).double()
+    critic = Conditional(lambda m, x, e: m.net(x + e))
+    real, fake, labels, alpha = data()
+    theirs = reference.critic_loss(lambda x: critic(x, table(labels)), real, fake, alpha)
+    both = nn.ModuleList([critic, table])
+    expected = gradients(theirs, both)
+    ours = wgan_fast.critic_loss(critic, real, fake, cond=table(labels), alpha=alpha)
+    assert error(gradients(ours, both), expected) < 1e-10
+    with pytest.raises(RuntimeError, match="gradients flow into cond, which needs autograd"):
+        wgan_fast.critic_loss(critic, real, fake, cond=table(labels), backend="explicit")
+
+
+def test_differentiated_twice():
+    critic = Conditional(SCORES["embedding"][0])
+    real, fake, labels, alpha = data()
+    losses = (
+        wgan_fast.critic_loss(critic, real, fake, cond=labels, alpha=alpha),
+        reference.critic_loss(lambda x: critic(x, labels), real, fake, alpha),
+    )
+    found = []
+    for loss in losses:
+        (first,) = torch.autograd.grad(loss, critic.table.weight, create_graph=True)
+        found.append(gradients(first.square().sum(), critic))
+    assert error(*found) < 1e-10
+
+
+def test_a_closure_that_is_made_anew_is_known():
+    """What is remembered is of the modules behind it, and of the shape of the call."""
+    net = Apply(lambda parts, x: parts[0](x), nn.Linear(WIDTH, 1)).double()
+    sizes = []
+
+    def loss():
+        def critic(x, y):
+            sizes.append(len(x))
+            return net(x) * (1 + y[:, None])
+
+        real, fake, labels, _ = data()
+        return wgan_fast.critic_loss(critic, real, fake, cond=labels)
+
+    loss()
+    sizes.clear()
+    loss()
+    assert sizes == [3 * B]
+
+
+def test_compiled_critics_are_unwrapped():
+    class Compiled:
+        def __init__(self, module):
+            self._orig_mod = module
+
+        def __call__(self, *arguments):
+            raise AssertionError("cannot be differentiated twice")
+
+    critic = Conditional(SCORES["embedding"][0])
+    real, fake, labels, alpha = data()
+    ours = wgan_fast.critic_loss(Compiled(critic), real, fake, cond=labels, alpha=alpha)
+    expected = wgan_fast.critic_loss(critic, real, fake, cond=labels, alpha=alpha)
+    assert torch.equal(ours, expected)
+
+
+def test_explained():
+    critic = Conditional(SCORES["embedding"][0])
+    real, _, labels, _ = data()
+    explained = wgan_fast.explain(critic, real, labels)
+    assert explained.merged
+    assert explained.critic_loss.backend == "explicit"
+    assert explained.critic == "Conditional"
