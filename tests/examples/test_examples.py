@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -53,19 +54,31 @@ def run(name, folder):
     )
 
 
+@pytest.fixture(scope="module")
+def running(request, tmp_path_factory):
+    """The examples that were asked for, two at a time: most of their time is torch's import."""
+    here = [item for item in request.session.items if item.path == request.path]
+    tests = [item.callspec.params for item in here if hasattr(item, "callspec")]
+    names = [test["name"] for test in tests if test.get("name") in CLAIMS]
+    folders = {name: tmp_path_factory.mktemp(name) for name in names}
+    with ThreadPoolExecutor(2) as pool:
+        yield {name: (pool.submit(run, name, folders[name]), folders[name]) for name in names}
+
+
 @pytest.mark.parametrize("name", CLAIMS)
-def test_runs_and_keeps_its_claim(name, tmp_path):
+def test_runs_and_keeps_its_claim(name, running):
     package = NEEDS.get(name, "torch")
     if importlib.util.find_spec(package) is None:
         pytest.skip(f'{package} is not installed: pip install "wgan-fast[examples]"')
-    done = run(name, tmp_path)
+    process, folder = running[name]
+    done = process.result()
     assert done.returncode == 0, done.stderr
     claims = re.findall(r": (\d\.\de[+-]\d\d) (?:of its norm )?apart", done.stdout)
     count, allowed = CLAIMS[name]
     assert len(claims) == count, done.stdout
     assert max(map(float, claims)) < allowed, done.stdout
     if name in PICTURES:
-        (picture,) = tmp_path.iterdir()
+        (picture,) = folder.iterdir()
         assert picture.read_bytes().startswith(b"\x89PNG")
     if name == "ctgan_table":
         assert re.search(r"^speed-up of fit: \d+\.\d\d \(median of 1\)$", done.stdout, re.M)
