@@ -1,30 +1,53 @@
-"""Per-sample gradient norm, penalty and direction, and the backward of the three."""
+"""Per-sample gradient norm, penalty and direction.
+
+A row that fits a block is read once. A longer one is taken by many programs: parts of its norm,
+then one program per row that joins them, then the direction; in a fixed order, so that a result is
+the same in every run.
+"""
 
 import torch
 import triton
 import triton.language as tl
 
-LARGEST_BLOCK = 2048
+from .penalty_family import (
+    excess,
+    largest_or_nan,
+    load_masked,
+    norm_slope,
+    part_of_norm,
+    phi_options,
+    phi_slope,
+    raised,
+    shared_factor,
+)
+
+LARGEST_BLOCK = 16384
+PART = 8192
 
 
 @triton.jit
-def _slope(norm, excess):
-    """φ'(n) / n, and 0 at n = 0, where the subgradient 0 is taken."""
-    return tl.where(norm > 0, 2 * excess / tl.where(norm > 0, norm, 1), 0)
-
-
-@triton.jit
-def _excess(norm, TARGET: tl.constexpr, ONE_SIDED: tl.constexpr):
-    """How far the norm is from the target, or above it."""
-    excess = norm - tl.full((), TARGET, norm.dtype)
-    if ONE_SIDED:
-        excess = tl.maximum(excess, 0)
-    return excess
+def _finish(
+    row, total, count, norm_pointer, penalty_pointer, weight_pointer, rows,
+    TARGET: tl.constexpr, ONE_SIDED: tl.constexpr, POWER: tl.constexpr, P: tl.constexpr,
+    HAS_WEIGHTS: tl.constexpr,
+):  # fmt: skip
+    """Store a row's norm and penalty; returns the norm and the direction's factor."""
+    norm = total
+    if P == 2:
+        norm = tl.sqrt(total)
+    tl.store(norm_pointer + row, norm)
+    tl.store(penalty_pointer + row, raised(tl.abs(excess(norm, TARGET, ONE_SIDED)), POWER))
+    scale = phi_slope(norm, TARGET, ONE_SIDED, POWER) / rows.to(norm.dtype)
+    if HAS_WEIGHTS:
+        scale *= tl.load(weight_pointer + row)
+    return norm, tl.where(norm == 0, 0, scale * shared_factor(norm, count, P))
 
 
 @triton.jit
 def gradient_norm_penalty_kernel(
     gradient_pointer,
+    mask_pointer,
+    weight_pointer,
     norm_pointer,
     penalty_pointer,
     direction_pointer,
@@ -32,120 +55,187 @@ def gradient_norm_penalty_kernel(
     length,
     TARGET: tl.constexpr,
     ONE_SIDED: tl.constexpr,
+    POWER: tl.constexpr,
+    P: tl.constexpr,
+    HAS_WEIGHTS: tl.constexpr,
+    HAS_MASK: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """nᵢ = ‖gᵢ‖, φ(nᵢ) and vᵢ = φ'(nᵢ) gᵢ / (B nᵢ).
+    """nᵢ = ‖m gᵢ‖, φ(nᵢ) and vᵢ = wᵢ φ'(nᵢ) ∂nᵢ/∂gᵢ / B, for rows of one block.
 
     Args:
         gradient_pointer: ``(rows, length)``, contiguous.
+        mask_pointer: ``(rows, length)``, contiguous, m; read if HAS_MASK.
+        weight_pointer: ``(rows,)``, in the type to accumulate in, w; read if HAS_WEIGHTS.
         norm_pointer: ``(rows,)``, in the type to accumulate in.
         penalty_pointer: ``(rows,)``, the same type.
         direction_pointer: ``(rows, length)``, contiguous.
         rows: B.
-        length: numbers per sample.
+        length: numbers per sample, at most BLOCK.
         TARGET: the norm at which φ is zero.
-        ONE_SIDED: φ(n) = max(0, n − TARGET)² in place of (n − TARGET)².
-        BLOCK: numbers per turn.
+        ONE_SIDED: φ(n) = max(0, n − TARGET)^POWER in place of |n − TARGET|^POWER.
+        POWER: of φ.
+        P: 1, 2 or INFINITY.
+        HAS_WEIGHTS: whether w is given.
+        HAS_MASK: whether m is given.
+        BLOCK: a power of two.
     """
-    # One program owns one sample. It reads it twice; the second time it comes out of the cache.
+    # One program owns one sample and holds it.
     row = tl.program_id(0)
-    start = row.to(tl.int64) * length  # a batch may hold more than 2³¹ numbers
-    accumulate = norm_pointer.dtype.element_ty
+    accumulate: tl.constexpr = norm_pointer.dtype.element_ty
+    column = tl.arange(0, BLOCK)
+    inside = column < length
+    offset = row.to(tl.int64) * length + column  # a batch may hold more than 2³¹ numbers
 
-    squares = tl.zeros((BLOCK,), accumulate)
-    for first in range(0, length, BLOCK):
-        column = first + tl.arange(0, BLOCK)
-        gradient = tl.load(gradient_pointer + start + column, mask=column < length, other=0)
-        gradient = gradient.to(accumulate)
-        squares += gradient * gradient
-    norm = tl.sqrt(tl.sum(squares))
-    excess = _excess(norm, TARGET, ONE_SIDED)
-    tl.store(norm_pointer + row, norm)
-    tl.store(penalty_pointer + row, excess * excess)
-
-    scale = _slope(norm, excess) / rows.to(accumulate)
-    for first in range(0, length, BLOCK):
-        column = first + tl.arange(0, BLOCK)
-        inside = column < length
-        gradient = tl.load(gradient_pointer + start + column, mask=inside, other=0)
-        tl.store(direction_pointer + start + column, scale * gradient.to(accumulate), mask=inside)
+    numbers = load_masked(gradient_pointer, mask_pointer, offset, inside, accumulate, HAS_MASK)
+    total, count = part_of_norm(numbers, P)
+    norm, scale = _finish(
+        row, total, count, norm_pointer, penalty_pointer, weight_pointer, rows,
+        TARGET, ONE_SIDED, POWER, P, HAS_WEIGHTS,
+    )  # fmt: skip
+    direction = scale * norm_slope(numbers, norm, P)
+    if HAS_MASK:
+        direction *= tl.load(mask_pointer + offset, mask=inside, other=0).to(accumulate)
+    tl.store(direction_pointer + offset, direction, mask=inside)
 
 
 @triton.jit
-def gradient_norm_penalty_backward_kernel(
-    grad_norm_pointer,
-    grad_penalty_pointer,
-    grad_direction_pointer,
+def norm_parts_kernel(
     gradient_pointer,
-    norm_pointer,
-    result_pointer,
-    rows,
+    mask_pointer,
+    total_pointer,
+    count_pointer,
     length,
-    TARGET: tl.constexpr,
-    ONE_SIDED: tl.constexpr,
-    HAS_DIRECTION: tl.constexpr,
+    parts,
+    P: tl.constexpr,
+    HAS_MASK: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The gradient in g of ⟨grad_norm, n⟩ + ⟨grad_penalty, φ⟩ + ⟨grad_direction, v⟩.
-
-    With h(n) = φ'(n) / (B n), w = grad_direction, per sample:
-
-        (grad_norm / n + grad_penalty φ'(n) / n) g + h(n) w + h'(n) / n ⟨g, w⟩ g
+    """The norm's parts of BLOCK numbers each.
 
     Args:
-        grad_norm_pointer: ``(rows,)``, in the type to accumulate in.
-        grad_penalty_pointer: ``(rows,)``, the same type.
-        grad_direction_pointer: ``(rows, length)``, contiguous; read if HAS_DIRECTION.
         gradient_pointer: ``(rows, length)``, contiguous.
-        norm_pointer: ``(rows,)``, the forward's norms.
-        result_pointer: ``(rows, length)``, contiguous.
-        rows: B.
+        mask_pointer: ``(rows, length)``, contiguous; read if HAS_MASK.
+        total_pointer: ``(rows, parts)``, in the type to accumulate in.
+        count_pointer: ``(rows, parts)``, the same type; written for P = INFINITY.
         length: numbers per sample.
-        TARGET: as in the forward.
-        ONE_SIDED: as in the forward.
-        HAS_DIRECTION: whether v has a gradient.
-        BLOCK: numbers per turn.
+        parts: ``ceil(length / BLOCK)``.
+        P: 1, 2 or INFINITY.
+        HAS_MASK: whether m is given.
+        BLOCK: numbers per part.
+    """
+    # One program owns one part of one sample.
+    program = tl.program_id(0).to(tl.int64)
+    accumulate: tl.constexpr = total_pointer.dtype.element_ty
+    column = (program % parts) * BLOCK + tl.arange(0, BLOCK)
+    offset = (program // parts) * length + column
+    numbers = load_masked(
+        gradient_pointer, mask_pointer, offset, column < length, accumulate, HAS_MASK
+    )
+    total, count = part_of_norm(numbers, P)
+    tl.store(total_pointer + program, total)
+    if P == 0:
+        tl.store(count_pointer + program, count)
+
+
+@triton.jit
+def norm_finish_kernel(
+    total_pointer,
+    count_pointer,
+    weight_pointer,
+    norm_pointer,
+    penalty_pointer,
+    scale_pointer,
+    rows,
+    parts,
+    TARGET: tl.constexpr,
+    ONE_SIDED: tl.constexpr,
+    POWER: tl.constexpr,
+    P: tl.constexpr,
+    HAS_WEIGHTS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Norm, penalty and the direction's factor from the norm's parts.
+
+    Args:
+        total_pointer: ``(rows, parts)``, from :func:`norm_parts_kernel`.
+        count_pointer: ``(rows, parts)``; read for P = INFINITY.
+        weight_pointer: ``(rows,)``, w; read if HAS_WEIGHTS.
+        norm_pointer: ``(rows,)``.
+        penalty_pointer: ``(rows,)``.
+        scale_pointer: ``(rows,)``.
+        rows: B.
+        parts: of a row, at most BLOCK.
+        TARGET: as in the kernel of one block.
+        ONE_SIDED: as there.
+        POWER: as there.
+        P: as there.
+        HAS_WEIGHTS: whether w is given.
+        BLOCK: a power of two.
     """
     # One program owns one sample.
     row = tl.program_id(0)
-    start = row.to(tl.int64) * length
-    accumulate = norm_pointer.dtype.element_ty
-
-    norm = tl.load(norm_pointer + row)
-    excess = _excess(norm, TARGET, ONE_SIDED)
-    slope = _slope(norm, excess)
-    safe = tl.where(norm > 0, norm, 1)
-    along = tl.load(grad_norm_pointer + row) / safe + tl.load(grad_penalty_pointer + row) * slope
-    along = tl.where(norm > 0, along, 0)
-    across = slope / rows.to(accumulate)
-
-    if HAS_DIRECTION:
-        products = tl.zeros((BLOCK,), accumulate)
-        for first in range(0, length, BLOCK):
-            column = first + tl.arange(0, BLOCK)
-            inside = column < length
-            gradient = tl.load(gradient_pointer + start + column, mask=inside, other=0)
-            incoming = tl.load(grad_direction_pointer + start + column, mask=inside, other=0)
-            products += gradient.to(accumulate) * incoming.to(accumulate)
-        curvature = 2 * tl.full((), TARGET, accumulate) / (safe * safe * safe)
-        curved = norm > 0
-        if ONE_SIDED:
-            curved = curved & (excess > 0)
-        along += tl.where(curved, curvature * tl.sum(products) / rows.to(accumulate), 0)
-
-    for first in range(0, length, BLOCK):
-        column = first + tl.arange(0, BLOCK)
-        inside = column < length
-        gradient = tl.load(gradient_pointer + start + column, mask=inside, other=0)
-        result = along * gradient.to(accumulate)
-        if HAS_DIRECTION:
-            incoming = tl.load(grad_direction_pointer + start + column, mask=inside, other=0)
-            result += across * incoming.to(accumulate)
-        tl.store(result_pointer + start + column, result, mask=inside)
+    place = tl.arange(0, BLOCK)
+    offset = row.to(tl.int64) * parts + place
+    totals = tl.load(total_pointer + offset, mask=place < parts, other=0)
+    if P == 0:
+        total = largest_or_nan(totals)
+        counts = tl.load(count_pointer + offset, mask=place < parts, other=0)
+        count = tl.sum(tl.where(totals == total, counts, 0))
+    else:
+        total = tl.sum(totals)
+        count = total
+    _, scale = _finish(
+        row, total, count, norm_pointer, penalty_pointer, weight_pointer, rows,
+        TARGET, ONE_SIDED, POWER, P, HAS_WEIGHTS,
+    )  # fmt: skip
+    tl.store(scale_pointer + row, scale)
 
 
-def _block(length: int) -> int:
-    return min(LARGEST_BLOCK, triton.next_power_of_2(max(length, 1)))
+@triton.jit
+def direction_kernel(
+    gradient_pointer,
+    mask_pointer,
+    norm_pointer,
+    scale_pointer,
+    direction_pointer,
+    length,
+    parts,
+    P: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The direction, once its factors are known.
+
+    Args:
+        gradient_pointer: ``(rows, length)``, contiguous.
+        mask_pointer: ``(rows, length)``, contiguous; read if HAS_MASK.
+        norm_pointer: ``(rows,)``.
+        scale_pointer: ``(rows,)``, from :func:`norm_finish_kernel`.
+        direction_pointer: ``(rows, length)``, contiguous.
+        length: numbers per sample.
+        parts: ``ceil(length / BLOCK)``.
+        P: 1, 2 or INFINITY.
+        HAS_MASK: whether m is given.
+        BLOCK: numbers per program.
+    """
+    # One program owns BLOCK neighbouring numbers of one sample.
+    program = tl.program_id(0)
+    row = program // parts
+    accumulate: tl.constexpr = norm_pointer.dtype.element_ty
+    column = (program % parts) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < length
+    offset = row.to(tl.int64) * length + column
+    numbers = load_masked(gradient_pointer, mask_pointer, offset, inside, accumulate, HAS_MASK)
+    direction = tl.load(scale_pointer + row) * norm_slope(numbers, tl.load(norm_pointer + row), P)
+    if HAS_MASK:
+        direction *= tl.load(mask_pointer + offset, mask=inside, other=0).to(accumulate)
+    tl.store(direction_pointer + offset, direction, mask=inside)
+
+
+def warps_for(block: int, bytes_each: int) -> int:
+    """64 bytes or more for a thread, 16 warps at most, which AMD's wavefronts allow too."""
+    return max(1, min(16, block * bytes_each // 2048))
 
 
 def gradient_norm_penalty_rows(
@@ -153,51 +243,47 @@ def gradient_norm_penalty_rows(
     norm: torch.Tensor,
     penalty: torch.Tensor,
     direction: torch.Tensor,
-    target: float,
-    one_sided: bool,
+    family: tuple[float, bool, float, float],
+    weights: torch.Tensor | None = None,
+    mask: torch.Tensor | None = None,
+    largest_block: int = LARGEST_BLOCK,
 ) -> None:
-    """Launch the forward on contiguous ``(B, D)`` rows; fills the other three tensors."""
+    """Launch on contiguous ``(B, D)`` rows; fills ``norm``, ``penalty`` and ``direction``.
+
+    ``family`` is (target, one-sided, power, p).
+    """
     rows, length = gradient.shape
-    if rows:
+    if not rows:
+        return
+    phi = phi_options(family)
+    by_row = {**phi, "HAS_WEIGHTS": weights is not None}
+    by_number = {"P": phi["P"], "HAS_MASK": mask is not None}
+    # A pointer that is not read must still be one.
+    weights = norm if weights is None else weights
+    mask = gradient if mask is None else mask
+    fused = {"enable_fp_fusion": True}  # Triton means to change its default
+
+    block = triton.next_power_of_2(max(length, 1))
+    if block <= largest_block // (2 if norm.dtype == torch.float64 else 1):
         gradient_norm_penalty_kernel[(rows,)](
-            gradient,
-            norm,
-            penalty,
-            direction,
-            rows,
-            length,
-            TARGET=target,
-            ONE_SIDED=one_sided,
-            BLOCK=_block(length),
-            enable_fp_fusion=True,  # Triton means to change its default
-        )
-
-
-def gradient_norm_penalty_backward_rows(
-    grad_norm: torch.Tensor,
-    grad_penalty: torch.Tensor,
-    grad_direction: torch.Tensor | None,
-    gradient: torch.Tensor,
-    norm: torch.Tensor,
-    result: torch.Tensor,
-    target: float,
-    one_sided: bool,
-) -> None:
-    """Launch the backward on contiguous ``(B, D)`` rows; fills ``result``."""
-    rows, length = gradient.shape
-    if rows:
-        gradient_norm_penalty_backward_kernel[(rows,)](
-            grad_norm,
-            grad_penalty,
-            gradient if grad_direction is None else grad_direction,
-            gradient,
-            norm,
-            result,
-            rows,
-            length,
-            TARGET=target,
-            ONE_SIDED=one_sided,
-            HAS_DIRECTION=grad_direction is not None,
-            BLOCK=_block(length),
-            enable_fp_fusion=True,  # Triton means to change its default
-        )
+            gradient, mask, weights, norm, penalty, direction, rows, length,
+            **by_row, HAS_MASK=by_number["HAS_MASK"], BLOCK=block,
+            num_warps=warps_for(block, norm.element_size()), **fused,
+        )  # fmt: skip
+        return
+    parts = triton.cdiv(length, PART)
+    totals, counts = norm.new_empty(2, rows, parts).unbind()
+    scale = torch.empty_like(norm)
+    grid, warps = (rows * parts,), warps_for(PART, norm.element_size())
+    norm_parts_kernel[grid](
+        gradient, mask, totals, counts, length, parts, **by_number, BLOCK=PART,
+        num_warps=warps, **fused,
+    )  # fmt: skip
+    norm_finish_kernel[(rows,)](
+        totals, counts, weights, norm, penalty, scale, rows, parts,
+        **by_row, BLOCK=triton.next_power_of_2(parts), **fused,
+    )  # fmt: skip
+    direction_kernel[grid](
+        gradient, mask, norm, scale, direction, length, parts, **by_number, BLOCK=PART,
+        num_warps=warps, **fused,
+    )  # fmt: skip

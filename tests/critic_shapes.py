@@ -289,6 +289,14 @@ def multi_scale():
     return case._replace(score=lambda x: _scales(case.critic.parts, x[0]))
 
 
+def multi_scale_in_a_dict():
+    def function(parts, x):
+        return {"features": x, "scores": _scales(parts, x)}
+
+    case = _case(function, _scale_parts(), _pair(2, 6, 6), {"select": "scores"})
+    return case._replace(score=lambda x: _scales(case.critic.parts, x[0]))
+
+
 def multi_scale_with_features():
     """pix2pixHD's output: for every scale its layers' results, the scores last."""
 
@@ -314,6 +322,6 @@ CASES = {
         tuple_output, dict_output, computed_output, packed, packed_with_labels, masked,
         one_mask_for_all, packed_under_a_mask, joint, separate,
         joint_dict_with_labels_masks_and_packs, separate_under_masks_in_packs, patch, multi_scale,
-        multi_scale_with_features, text,
+        multi_scale_in_a_dict, multi_scale_with_features, text,
     )
 }  # fmt: skip

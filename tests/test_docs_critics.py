@@ -1,5 +1,6 @@
 """The examples of docs/critics.md, run line by line, each on a critic of its kind."""
 
+import ast
 import re
 from types import SimpleNamespace
 
@@ -56,8 +57,9 @@ SECTIONS = {
         [None, lambda x: [PATCHES(x), flat(x)], lambda x: [[x, PATCHES(x)], [x, flat(x)]]],
     ),
     "Several tensors": (
-        PAIRS | dict(zip("abcd", (IMAGE, TABLE, FAKE_IMAGE, FAKE_TABLE), strict=True)),
-        [lambda x: flat(*x), lambda x: flat(*x.values()), flat],
+        PAIRS | {"reals": {"image": IMAGE, "table": TABLE},
+                 "fakes": {"image": FAKE_IMAGE, "table": FAKE_TABLE}},
+        [lambda x: flat(*x), lambda x: flat(x["image"], x["table"]), flat],
     ),
     "Any rank": (
         {"signals": IMAGE[..., 0], "fake_signals": FAKE_IMAGE[..., 0],
@@ -76,7 +78,7 @@ SECTIONS = {
 
 def lines(title):
     block = re.search(rf"^## {title}\n.*?```python\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
-    return block.group(1).splitlines()
+    return [ast.unparse(statement) for statement in ast.parse(block.group(1)).body]
 
 
 @pytest.mark.parametrize("title", SECTIONS)

@@ -172,9 +172,7 @@ class PerScale:
 
 def objective_of(critic: Any, objective: Objective) -> Objective:
     """The objective of a critic's scores: summed over the scales of one that has some."""
-    if isinstance(critic, CriticCall) and (
-        callable(critic.select) or isinstance(critic.select, slice)
-    ):
+    if isinstance(critic, CriticCall) and critic.select is not None:
         return PerScale(objective, critic)
     return objective
 
