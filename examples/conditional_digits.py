@@ -15,7 +15,7 @@ from torch import nn
 import wgan_fast
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--steps", type=int, default=3000, help="generator steps")
+parser.add_argument("--steps", type=int, default=1500, help="generator steps")
 parser.add_argument("--smoke", action="store_true", help="a few steps, to see that it runs")
 arguments = parser.parse_args()
 
@@ -108,7 +108,8 @@ def show(generator):
         fake = generator(torch.randn(100, LATENT), labels)
     reader = KNeighborsClassifier(5).fit(IMAGES.flatten(1), LABELS)
     print(f"read as their label: {reader.score(fake.flatten(1), labels):.0%} of the digits drawn")
-    grid = fake.reshape(10, 10, 8, 8).permute(0, 2, 1, 3).reshape(80, 80)
+    framed = nn.functional.pad(fake, (1, 1, 1, 1), value=-1.0)
+    grid = framed.reshape(10, 10, 10, 10).permute(0, 2, 1, 3).reshape(100, 100)
     plt.imsave("conditional_digits.png", grid.kron(torch.ones(4, 4)), cmap="gray")
 
 
