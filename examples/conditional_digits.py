@@ -52,8 +52,7 @@ class Critic(nn.Module):
         )  # fmt: skip
 
     def forward(self, images, labels):
-        channel = self.labels(labels).reshape(-1, 1, 8, 8)
-        return self.layers(torch.cat([images, channel], dim=1))
+        return self.layers(torch.cat([images, self.labels(labels).reshape(-1, 1, 8, 8)], dim=1))
 
 
 def textbook_loss(critic, real, fake, labels):
@@ -108,8 +107,8 @@ def show(generator):
         fake = generator(torch.randn(100, LATENT), labels)
     reader = KNeighborsClassifier(5).fit(IMAGES.flatten(1), LABELS)
     print(f"read as their label: {reader.score(fake.flatten(1), labels):.0%} of the digits drawn")
-    framed = nn.functional.pad(fake, (1, 1, 1, 1), value=-1.0)
-    grid = framed.reshape(10, 10, 10, 10).permute(0, 2, 1, 3).reshape(100, 100)
+    framed = nn.functional.pad(fake, (1, 1, 1, 1), value=-1.0).reshape(10, 10, 10, 10)
+    grid = framed.permute(0, 2, 1, 3).reshape(100, 100)
     plt.imsave("conditional_digits.png", grid.kron(torch.ones(4, 4)), cmap="gray")
 
 
