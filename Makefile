@@ -12,7 +12,7 @@ install: .venv/installed
 	test -x $(PYTHON) || $(PYTHON3) -m venv .venv
 	$(PYTHON) -m pip install --quiet --upgrade pip
 	$(PYTHON) -m pip install --quiet "torch>=2.9" "torchvision>=0.24" "setuptools>=77" ninja numpy
-	$(PYTHON) -m pip install --quiet --no-build-isolation --editable ".[train,dev]"
+	$(PYTHON) -m pip install --quiet --no-build-isolation --editable ".[train,examples,dev]"
 	$(PYTHON) -m wgan_fast doctor
 	touch $@
 

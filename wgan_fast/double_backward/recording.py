@@ -242,8 +242,7 @@ class Recorder(TorchDispatchMode):
                 raise Unsupported(f"{op} gives complex numbers")
             outputs.append(value)
             self.recording.half |= tensor.dtype == torch.float16
-            left_out = TAINTED if tainted else CONSTANT
-            self.mark(tensor, left_out if value is None else value)
+            self.mark(tensor, otherwise if value is None else value)
         if all(value is None for value in outputs):
             return  # integers, say: no derivative passes
         node = Node(op, rule, [value if value >= 0 else None for value in values], outputs)
