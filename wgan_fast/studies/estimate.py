@@ -15,7 +15,7 @@ from wgan_fast.studies.study import Conditions, Finding, Study
 from wgan_fast.studies.training_run import TrainingRun, moments
 from wgan_fast.training.config import TrainConfig
 
-_POINTS, _SCORED, _MOMENTS = 512, 4096, 50
+_POINTS, _SCORED, _MOMENTS = 512, 4096, 40
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ STUDY = Study(
     name="estimate",
     claim="the critic's Wasserstein estimate tells how good the samples are",
     source="Arjovsky et al., 2017, arXiv 1701.07875, figures 3 and 4",
-    steps=800,
+    steps=600,
     measure=measure,
     findings=findings,
     draw=draw,

@@ -18,7 +18,7 @@ from wgan_fast.training.config import Normalisation, TrainConfig
 _NORMALISATIONS: tuple[Normalisation, ...] = ("none", "layer", "batch")
 _NAMES = {"none": "none", "layer": "LayerNorm", "batch": "BatchNorm"}
 _CHANNELS, _BATCH = 16, 32
-_IMAGES, _DIRECTIONS, _MOMENTS = 512, 256, 24
+_IMAGES, _DIRECTIONS, _MOMENTS = 512, 256, 20
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ STUDY = Study(
     name="normalisation",
     claim="BatchNorm in the critic breaks the penalty's meaning, LayerNorm does not",
     source="Gulrajani et al., 2017, arXiv 1704.00028, section 4",
-    steps=250,
+    steps=200,
     measure=measure,
     findings=findings,
     draw=draw,

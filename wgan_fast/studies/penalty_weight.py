@@ -13,7 +13,7 @@ from wgan_fast.studies.training_run import TrainingRun, moments, tail
 from wgan_fast.training.config import TrainConfig
 
 _WEIGHTS = (1.0, 10.0, 100.0)
-_POINTS, _MOMENTS = 512, 30
+_POINTS, _MOMENTS = 512, 20
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ STUDY = Study(
     name="penalty-weight",
     claim="λ trades the tightness of the constraint against the critic's freedom; 10 suits many",
     source="Gulrajani et al., 2017, arXiv 1704.00028, section 4",
-    steps=500,
+    steps=300,
     measure=measure,
     findings=findings,
     draw=draw,

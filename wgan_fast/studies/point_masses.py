@@ -80,10 +80,16 @@ def _jensen_shannon(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
 def _train(
     conditions: Conditions, name: str, theta: float, loss: Loss, divergence: Loss
 ) -> tuple[float, float]:
-    """Trains on δ₀ as the real and δ_θ as the fake; the divergence and its derivative in θ."""
+    """Trains on δ₀ as the real and δ_θ as the fake; the divergence and its derivative in θ.
+
+    The critic starts flat. A slope of the wrong sign would stay: the two-sided penalty has a second
+    minimum near −1, behind a wall of height λ at 0.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(conditions.seed)
         critic = MLPCritic(1, _WIDTH, _LAYERS)
+    *_, last = (layer for layer in critic.modules() if isinstance(layer, nn.Linear))
+    nn.init.zeros_(last.weight)
     critic.to(conditions.device)
     optimizer = torch.optim.Adam(critic.parameters(), lr=_LEARNING_RATE, betas=(0.5, 0.9))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, conditions.steps)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 
 from wgan_fast.training.config import LARGEST_SEED
@@ -38,6 +39,12 @@ class StudySettings:
             value = getattr(self, name)
             if value is not None and not (_is_integer(value) and value >= 1):
                 raise ConfigError(f"{name}: expected an integer of at least 1, got {value!r}")
+        try:
+            torch.device("cpu" if self.device == "auto" else self.device)
+        except RuntimeError:
+            raise ConfigError(
+                f"device: expected auto, cpu, cuda or cuda:<index>; got {self.device!r}"
+            ) from None
         if not (_is_integer(self.seed) and 0 <= self.seed <= LARGEST_SEED):
             raise ConfigError(
                 f"seed: expected a number from 0 to {LARGEST_SEED}, got {self.seed!r}"
