@@ -150,7 +150,7 @@ def draw(measured: Measured) -> Figure:
 STUDY = Study(
     name="clip-value",
     claim="through a deep clipped critic gradients explode or vanish, under a penalty neither",
-    source="Gulrajani et al., 2017, arXiv 1704.00028, figure 1",
+    source="Gulrajani et al., 2017, arXiv 1704.00028, section 3.2",
     steps=120,
     measure=measure,
     findings=findings,
