@@ -176,13 +176,13 @@ def draw(measured: Measured) -> Figure:
     left.plot(
         measured.thetas, measured.jensen_shannon, "s", color=ORANGE, label="JS, discriminator"
     )
-    label(left, "δ₀ against δ_θ", "θ", "divergence")
+    label(left, r"$\delta_0$ against $\delta_\theta$", "θ", "divergence (JS in nats)")
     left.legend(fontsize=8.5, loc="upper center")
-    right.plot(measured.thetas, measured.wasserstein_slope, "o-", color=GREEN, label="W₁, critic")
+    right.plot(measured.thetas, measured.wasserstein_slope, "o", color=GREEN, label="W₁, critic")
     right.plot(
         measured.thetas,
         measured.jensen_shannon_slope,
-        "s-",
+        "s",
         color=ORANGE,
         label="JS, discriminator",
     )
