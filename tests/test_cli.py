@@ -13,7 +13,7 @@ from wgan_fast import cli
 
 pytest.importorskip("tyro", reason="the command line needs the extra train")
 
-EXTRA = ["matplotlib", "rich", "sklearn", "tensorboard", "torchvision", "tyro"]
+EXTRA = ["matplotlib", "rich", "scipy", "sklearn", "tensorboard", "torchvision", "tyro"]
 TINY = ["--steps", "2", "--batch-size", "4", "--n-critic", "1", "--latent-dim", "3"]
 TINY += ["--channels", "2", "--hidden-dim", "8"]
 
@@ -87,7 +87,9 @@ def main(capsys, *arguments):
     return status, captured.out, captured.err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["sample", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["sample", "--help"], ["study", "--help"]]
+)
 def test_help(arguments, capsys):
     status, out, _ = main(capsys, *arguments)
     assert status == 0
@@ -108,7 +110,7 @@ def test_help_of_train_names_every_setting_and_the_papers_defaults(capsys):
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        ([], 2, "train, sample, doctor"),
+        ([], 2, "train, sample, study, doctor"),
         (["fly"], 2, "fly"),
         (["train", "--objective", "gan"], 2, "--objective"),
         (["train", "--steps", "many"], 2, "--steps"),
@@ -117,6 +119,11 @@ def test_help_of_train_names_every_setting_and_the_papers_defaults(capsys):
         (["train", "--clip-value", "-1"], 2, "clip_value: expected a number above 0, got -1.0"),
         (["train", "--device", "tpu9"], 2, "device: expected auto, cpu, cuda"),
         (["sample"], 2, "PATH"),
+        (["study", "gradients"], 2, "name: expected one of gradient-norms, weights, "),
+        (["study", "memory", "--steps", "0"], 2, "steps: expected an integer of at least 1, got 0"),
+        (["study", "memory", "--threads", "0"], 2, "threads: expected an integer of at least 1"),
+        (["study", "memory", "--seed", "-1"], 2, "seed: expected a number from 0 to 4294967295"),
+        (["study", "memory", "--device", "tpu9"], 2, "device: expected auto, cpu, cuda"),
         (["sample", "no-such-run"], 1, "run: expected a run folder with a checkpoint.pt"),
         (["sample", "no-such-run", "--count", "0"], 2, "count: expected at least 1, got 0"),
     ],
@@ -128,6 +135,37 @@ def test_errors_of_the_user(arguments, status, words, capsys, tmp_path, monkeypa
     assert words in err
     assert out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["study"], ["study", "--list"], ["study", "memory", "--list"]]
+)
+def test_studies_are_listed(arguments, capsys, tmp_path, monkeypatch):
+    from wgan_fast.studies import STUDIES
+
+    monkeypatch.chdir(tmp_path)
+    status, out, err = main(capsys, *arguments)
+    assert (status, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == list(STUDIES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study(capsys, tmp_path, monkeypatch):
+    from wgan_fast.studies import memory
+
+    monkeypatch.setattr(memory, "_BATCHES", (4,))
+    monkeypatch.setattr(memory, "_CHANNELS", 2)
+    folder = tmp_path / "here"
+    arguments = ["study", "memory", "--steps", "1", "--device", "cpu", "--folder", folder]
+    status, out, _ = main(capsys, *arguments)
+    assert status == 0
+    assert out.startswith("memory: ")
+    assert out.endswith(f"\n{folder}\n")
+    assert sorted(path.name for path in folder.iterdir()) == ["memory.json", "memory.png"]
+
+    status, out, err = main(capsys, *arguments)
+    assert (status, out) == (1, "")
+    assert "folder: expected a folder that is new or empty" in err
 
 
 def test_a_corrupt_checkpoint(capsys, tmp_path):

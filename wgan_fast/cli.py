@@ -1,4 +1,4 @@
-"""``wgan-fast train``, ``wgan-fast sample`` and ``wgan-fast doctor``.
+"""``wgan-fast train``, ``sample``, ``study`` and ``doctor``.
 
 Exit status: 0 when done, 1 when the work failed, 2 when the command line cannot be, 130 when the
 user stopped it. What the user can mend is said in a line, without a traceback.
@@ -17,7 +17,7 @@ import wgan_fast
 from wgan_fast import ops
 
 # Import names of the packages in the extra "train".
-_EXTRA = ("matplotlib", "rich", "sklearn", "tensorboard", "torchvision", "tyro")
+_EXTRA = ("matplotlib", "rich", "scipy", "sklearn", "tensorboard", "torchvision", "tyro")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     import tyro
 
-    from wgan_fast import training
+    from wgan_fast import studies, training
 
     def train(config: Annotated[training.TrainConfig, tyro.conf.arg(name="")]) -> None:
         """Train a generator against a critic and leave a run folder, whose path is printed."""
@@ -58,9 +58,28 @@ def _run(arguments: list[str]) -> int:
         """
         print(training.sample(run, count, seed, output))
 
+    def study(
+        name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help_behavior_hint="")] = "",
+        *,
+        settings: Annotated[studies.StudySettings, tyro.conf.arg(name="")],
+        list: tyro.conf.FlagCreatePairsOff[bool] = False,
+    ) -> None:
+        """Repeat a classic exercise: a picture, its numbers and what they say of the claim.
+
+        Args:
+            name: which one; without it, they are listed.
+            settings: of the run.
+            list: list the studies and their claims.
+        """
+        if list or not name:
+            print(studies.listing())
+            return
+        outcome = studies.run(studies.find(name), settings)
+        print(f"{outcome.verdict}\n{outcome.folder}")
+
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"train": train, "sample": sample, "doctor": doctor},
+            {"train": train, "sample": sample, "study": study, "doctor": doctor},
             prog="wgan-fast",
             description=wgan_fast.__doc__,
             args=arguments,
@@ -101,8 +120,8 @@ def doctor() -> None:
             lines.append(f"{name}: not usable, {piece['why']}; {costs[name]}")
     if missing := _missing_extra():
         lines.append(
-            f"trainer: not usable, {', '.join(missing)} not installed; everything but `train` and "
-            '`sample` works. To have them: pip install "wgan-fast[train]"'
+            f"trainer: not usable, {', '.join(missing)} not installed; everything but `train`, "
+            '`sample` and `study` works. To have them: pip install "wgan-fast[train]"'
         )
     else:
         lines.append("trainer: usable")

@@ -34,7 +34,7 @@ class RunFolder:
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        self.path = _create(config)
+        self.path = new_folder("run_folder", config.run_folder, _name(config))
         self.rows: list[dict[str, float]] = []
         settings = json.dumps(config.to_json(), indent=2)
         (self.path / "config.json").write_text(settings + "\n", encoding="utf-8")
@@ -88,25 +88,28 @@ def _name(config: TrainConfig) -> str:
     return "-".join([config.objective, *method, config.data])
 
 
-def _create(config: TrainConfig) -> Path:
-    """Makes the named folder, or the first free one of runs/NAME, runs/NAME-2, runs/NAME-3, ..."""
-    if config.run_folder is None:
-        return _create_numbered(Path("runs"), _name(config))
-    folder = config.run_folder
+def new_folder(argument: str, folder: Path | None, name: str) -> Path:
+    """Makes ``folder``, or the first free one of runs/NAME, runs/NAME-2, runs/NAME-3, ...
+
+    Raises:
+        RunFolderError: the folder holds something or cannot be made; names the ``argument``.
+    """
+    if folder is None:
+        return _create_numbered(argument, Path("runs"), name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         taken = any(folder.iterdir())
     except OSError as error:
-        raise RunFolderError(f"run_folder: cannot make {folder}: {error.strerror}") from error
+        raise RunFolderError(f"{argument}: cannot make {folder}: {error.strerror}") from error
     if taken:
         raise RunFolderError(
-            f"run_folder: expected a folder that is new or empty, but {folder} holds something; "
+            f"{argument}: expected a folder that is new or empty, but {folder} holds something; "
             "name another one, or leave it out and a numbered one is made"
         )
     return folder
 
 
-def _create_numbered(parent: Path, name: str) -> Path:
+def _create_numbered(argument: str, parent: Path, name: str) -> Path:
     number = 1
     while True:
         folder = parent / (name if number == 1 else f"{name}-{number}")
@@ -115,6 +118,6 @@ def _create_numbered(parent: Path, name: str) -> Path:
         except FileExistsError:
             number += 1
         except OSError as error:
-            raise RunFolderError(f"run_folder: cannot make {folder}: {error.strerror}") from error
+            raise RunFolderError(f"{argument}: cannot make {folder}: {error.strerror}") from error
         else:
             return folder
