@@ -101,7 +101,7 @@ def findings(measured: Measured) -> list[Finding]:
 
 def draw(measured: Measured) -> Figure:
     """A row per run: estimate and distance over training, then one against the other."""
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     rows = (
         ("WGAN-GP", "critic's estimate", measured.wasserstein, GREEN),
         ("GAN", "JS estimate, nats", measured.jensen_shannon, ORANGE),
@@ -126,8 +126,8 @@ def _over_time(axes: Axes, name: str, what: str, course: Course, colour: str, fl
     axes.plot(course.steps, course.distance, color="black", label="exact W₁ of the samples")
     axes.axhline(floor, color=GREY, linestyle="--", linewidth=1, label="W₁, real to real")
     label(axes, f"{name} over training", "generator step", "estimate and W₁")
-    axes.set_ylim(bottom=0)
-    axes.legend(fontsize=9)
+    axes.set_ylim(0, 1.5 * max(*course.estimate, *course.distance))  # room for the legend
+    axes.legend(fontsize=8, loc="upper right")
 
 
 STUDY = Study(
