@@ -15,8 +15,7 @@ from typing import NamedTuple
 import torch
 import triton
 
-from bench.ledger import launches
-from bench.ledger.cases import CASES, TARGETS
+from bench.ledger import cases, launches
 from bench.ledger.occupancy import occupancy
 from bench.ledger.rows import CUDA_CASES, CUDA_TARGETS, Row, cuda_row, nvcc_version, triton_row
 
@@ -83,8 +82,8 @@ def line(row: Row) -> tuple[str, ...]:
 @cache
 def triton_rows() -> tuple[Row, ...]:
     """All Triton kernels on all targets."""
-    cases = [case for case in CASES if "fp32" in case.elements]
-    return tuple(triton_row(case, target) for case in cases for target in TARGETS)
+    float32 = [case for case in cases.CASES if "fp32" in case.elements]
+    return tuple(triton_row(case, target) for case in float32 for target in cases.TARGETS)
 
 
 @cache

@@ -127,6 +127,55 @@ def _result_to_copy(weights: list[Tensor]) -> Callable[[], list[Tensor]]:
     return work
 
 
+def _everything(
+    outputs: tuple[Tensor, Tensor, Tensor], problem: list[Tensor]
+) -> tuple[Tensor, ...]:
+    """(norm, penalty, v) and the gradient of the mean penalty and of ⟨v, w⟩."""
+    gradient, incoming = problem
+    norm, penalty, direction = outputs
+    (back,) = torch.autograd.grad(
+        (penalty.mean(), direction), gradient, (penalty.new_ones(()), incoming)
+    )
+    return norm.detach(), penalty.detach(), direction.detach(), back
+
+
+def _textbook_everything(problem: list[Tensor]) -> tuple[Tensor, ...]:
+    gradient = problem[0]
+    norm = gradient.flatten(1).norm(2, dim=1)
+    penalty = (norm - 1) ** 2
+    (direction,) = torch.autograd.grad(penalty.mean(), gradient, create_graph=True)
+    return _everything((norm, penalty, direction), problem)
+
+
+def _plain_everything(problem: list[Tensor]) -> tuple[Tensor, ...]:
+    gradient = problem[0]
+    norm = gradient.flatten(1).norm(2, dim=1)
+    excess = norm - 1
+    direction = (2 * excess / (norm * len(gradient)))[:, None] * gradient
+    return _everything((norm, excess**2, direction), problem)
+
+
+def _fused_everything(problem: list[Tensor]) -> tuple[Tensor, ...]:
+    return _everything(ops.gradient_norm_penalty(problem[0]), problem)
+
+
+def _gradient_and_incoming(device: torch.device) -> list[Tensor]:
+    gradient, incoming = _samples(2, 64, device)
+    return [gradient.requires_grad_(), incoming]
+
+
+def _halves(batch: Tensor) -> tuple[Tensor, Tensor]:
+    """What a copy that moves as many bytes copies, 5/2 of a part, and the rest of the batch."""
+    flat = batch.flatten()
+    moved = flat.numel() * 5 // 6
+    return flat[:moved], flat[moved:]
+
+
+def _merged_to_copy(problem: list[Tensor]) -> Callable[[], tuple[Tensor, Tensor]]:
+    moved, rest = _halves(ops.merged_batch(*problem))
+    return lambda: (moved.clone(), rest)
+
+
 class _Row(NamedTuple):
     name: str
     operator: str
@@ -145,15 +194,6 @@ _ROWS = (
         lambda samples: reference.interpolate(*samples),
         lambda samples: wgan_fast.interpolate(*samples),
         3,
-    ),
-    # Both samples in, both and the interpolates out.
-    _Row(
-        "merged_batch",
-        "merged_batch",
-        _pair_and_alpha,
-        lambda s: torch.cat((s[0], s[1], torch.lerp(s[1], s[0], s[2][:, None]))),
-        lambda s: ops.merged_batch(*s),
-        5,
     ),
     # The gradient in, the direction out; norms and penalties are small.
     _Row(
@@ -196,6 +236,44 @@ CASES = (
     *(_case(row, 64) for row in _ROWS),
     # A GPU's cache holds all of the above; its memory is measured with more.
     *(_case(row, 2048, devices=("cuda",)) for row in _ROWS),
+    # Both samples in, both and the interpolates out.
+    Case(
+        name="operators/merged_batch",
+        sizes=f"64×{_FEATURES}, float32",
+        problem=partial(_pair_and_alpha, 64),
+        prepare={
+            "plain PyTorch": lambda s: (
+                lambda: _halves(torch.cat((s[0], s[1], torch.lerp(s[1], s[0], s[2][:, None]))))
+            ),
+            "wgan_fast": lambda s: lambda: _halves(ops.merged_batch(*s)),
+            _COPY: _merged_to_copy,
+        },
+        sides=dict.fromkeys(("plain PyTorch", "wgan_fast", _COPY), lambda work: work()),
+        bytes_moved=5 * 64 * _FEATURES * _FLOAT32,
+        figures=(
+            Figure("wgan_fast", "speed-up", 1.0),
+            Figure("wgan_fast", "memory", 1.0),
+            Figure("wgan_fast", "speed-up", 0.85, against=(_COPY,)),
+        ),
+        requires=(runs_compiled("merged_batch"),),
+        must_call={"wgan_fast": ("wgan_fast::merged_batch",)},
+    ),
+    # In: the gradient twice, w. Out: v, the result.
+    Case(
+        name="operators/gradient_norm_penalty-everything",
+        sizes=f"norm, penalty and v, forward and backward, 64×{_FEATURES}, float32",
+        problem=_gradient_and_incoming,
+        sides={
+            "v by autograd": _textbook_everything,
+            "plain PyTorch": _plain_everything,
+            "wgan_fast": _fused_everything,
+        },
+        bytes_moved=5 * 64 * _FEATURES * _FLOAT32,
+        figures=(Figure("wgan_fast", "speed-up", 5.0),),
+        requires=(runs_compiled("gradient_norm_penalty"),),
+        must_call={"wgan_fast": ("wgan_fast::gradient_norm_penalty",)},
+        tolerance=1e-4,
+    ),
     Case(
         name="operators/clip_weights_",
         sizes=f"DCGAN critic for 64×64, {_CLIPPED:,} weights, float32",

@@ -96,15 +96,32 @@ class CudaCase(NamedTuple):
     writes: int
 
 
+def _rmsprop(name: str, *, centered: bool, momentum: bool) -> CudaCase:
+    """The gradient is read alone; the parameter and its averages are written too."""
+    tensors = 3 + centered + momentum
+    options = f"{str(centered).lower()}, {str(momentum).lower()}"
+    return CudaCase(
+        name,
+        "rmsprop.cuh",
+        f"template __global__ void wgan_fast::rmsprop_kernel<float, float, {options}>("
+        f"const __grid_constant__ wgan_fast::multi_tensor::Table<{tensors}>, "
+        "const __grid_constant__ wgan_fast::RMSpropFactors<float>);",
+        tensors,
+        tensors - 1,
+    )
+
+
 CUDA_CASES = (
     CudaCase(
         "clip_weights_",
         "clip_weights.cuh",
         "template __global__ void wgan_fast::clip_weights_kernel<float, float>("
-        "const __grid_constant__ wgan_fast::multi_tensor::Table, float);",
+        "const __grid_constant__ wgan_fast::multi_tensor::Table<1>, float);",
         1,
         1,
     ),
+    _rmsprop("rmsprop_", centered=False, momentum=False),
+    _rmsprop("rmsprop_, centered, momentum", centered=True, momentum=True),
 )
 CUDA_TARGETS = ("sm_80", "sm_90", "sm_100")
 
@@ -125,10 +142,14 @@ def cuda_row(case: CudaCase, target: str) -> Row:
     numbers are the bytes per element.
     """
     header = (_DEVICE_CODE / "multi_tensor.h").read_text()
-    threads, vectors, vector_bytes = (
+    threads, vector_bytes = (
         int(re.search(rf"constexpr int {name} = (\d+);", header)[1])
-        for name in ("kThreadsPerBlock", "kVectorsPerThread", "kBytesPerVector")
+        for name in ("kThreadsPerBlock", "kBytesPerVector")
     )
+    of_one, of_more = re.search(
+        r"kVectorsPerThread = kPointers == 1 \? (\d+) : (\d+);", header
+    ).groups()
+    vectors = int(of_one if case.reads == 1 else of_more)
     with tempfile.TemporaryDirectory() as folder:
         source, cubin = Path(folder) / "instance.cu", Path(folder) / "instance.cubin"
         source.write_text(f'#include "{case.header}"\n{case.instance}\n')

@@ -12,7 +12,8 @@ from torch import Tensor
 from wgan_fast.studies.figures import GREEN, GREY, ORANGE, label, panels
 from wgan_fast.studies.study import Conditions, Finding, Study
 from wgan_fast.studies.training_run import TrainingRun, moments
-from wgan_fast.training.config import Objective, TrainConfig
+from wgan_fast.training.config import TrainConfig
+from wgan_fast.training.lipschitz import Objective
 
 _LOWEST, _HIGHEST, _BINS = -4.0, 1.0, 60  # powers of ten
 _POINTS, _MOMENTS = 1024, 60
