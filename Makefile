@@ -22,8 +22,9 @@ demo: install
 	    --latent-dim 32 --batch-size 32 --n-critic 3 --critic-learning-rate 1e-3 \
 	    --generator-learning-rate 1e-3
 
+# Two processes; threads that wait leave their core to the other one.
 test: install
-	$(PYTHON) -m pytest
+	OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m pytest --numprocesses 2
 
 check: install
 	.venv/bin/ruff check .

@@ -258,13 +258,15 @@ def gradient_norm_penalty_rows(
     phi = phi_options(family)
     by_row = {**phi, "HAS_WEIGHTS": weights is not None}
     by_number = {"P": phi["P"], "HAS_MASK": mask is not None}
+    # Registers hold half as many numbers of twice the size, or with a mask's beside them.
+    held = largest_block * 4 // norm.element_size() // (1 if mask is None else 2)
     # A pointer that is not read must still be one.
     weights = norm if weights is None else weights
     mask = gradient if mask is None else mask
     fused = {"enable_fp_fusion": True}  # Triton means to change its default
 
     block = triton.next_power_of_2(max(length, 1))
-    if block <= largest_block // (2 if norm.dtype == torch.float64 else 1):
+    if block <= held:
         gradient_norm_penalty_kernel[(rows,)](
             gradient, mask, weights, norm, penalty, direction, rows, length,
             **by_row, HAS_MASK=by_number["HAS_MASK"], BLOCK=block,

@@ -6,7 +6,10 @@ import random
 import pytest
 import torch
 
-SEED = int(os.environ.get("WGAN_FAST_TEST_SEED", random.SystemRandom().randrange(2**31)))
+# In the environment, where the processes that share the work find it.
+SEED = int(
+    os.environ.setdefault("WGAN_FAST_TEST_SEED", str(random.SystemRandom().randrange(2**31)))
+)
 
 
 def pytest_report_header():

@@ -73,6 +73,8 @@ class Case:
         must_call: operators, as ``namespace::name``, that a side must be seen to dispatch.
         tolerance: how far the results may differ, see :mod:`bench.harness.agreement`.
         devices: where the case makes sense.
+        compared_on: another problem, on which the sides are compared before they are timed: the
+            same in float64, where what is timed amplifies float32's rounding.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Case:
     must_call: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tolerance: float = 1e-5
     devices: tuple[str, ...] = ("cpu", "cuda")
+    compared_on: Callable[[torch.device], Any] | None = None
 
     def start(self, side: str, device: torch.device) -> Run:
         """The side's work on a problem of its own, which is made here."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -75,7 +75,11 @@ def _ready(
     first: dict[str, float] = {}
     required = [name for name in case.sides if name not in case.peers]
     sides = {name: _first_call(case, name, device, first) for name in required}
-    check_agreement(sides, case.tolerance, device)
+    compared = sides
+    if case.compared_on is not None:
+        there = replace(case, problem=case.compared_on)
+        compared = {name: there.start(name, device) for name in required}
+    check_agreement(compared, case.tolerance, device)
     counted = {name: _count(case, name, device) for name in sides}
 
     baseline = next(iter(sides))

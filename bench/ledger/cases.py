@@ -160,7 +160,7 @@ CASES = (
     *_penalty(
         "gradient_norm_penalty, p = ∞, one-sided, cubed, weights, mask",
         _FORWARD.gradient_norm_penalty_kernel,
-        _FORWARD.LARGEST_BLOCK,
+        _FORWARD.LARGEST_BLOCK // 2,
         "gradient mask",
         "direction",
         "mask",

@@ -46,7 +46,7 @@ def gradients(shape, dtype, family=FAMILY[0]):
     below, between, above = torch.rand(3, shape[0], dtype=torch.float64)
     ranges = torch.stack([0.2 + 0.6 * below, 1.3 + 5 * between, 8 + 4 * above])
     if power > 4:
-        ranges = ranges / 6  # whose power float16 can hold
+        ranges = 0.7 + ranges / 10  # whose power float16 can hold, and its products
     wanted = ranges[torch.randint(3, (shape[0],)), torch.arange(shape[0])]
     return (rows * (wanted / norms).view(-1, *[1] * (len(shape) - 1))).to(dtype)
 
