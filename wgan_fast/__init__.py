@@ -2,17 +2,16 @@
 
 from wgan_fast import optim, reference
 from wgan_fast.adaptive_weight import AdaptiveWeight
+from wgan_fast.clipping import clip_weights_
 from wgan_fast.critic_loop import CriticLoop, LoopStats
+from wgan_fast.critic_objective import CriticStats, critic_loss
 from wgan_fast.explaining import explain
 from wgan_fast.explanation import Explanation
 from wgan_fast.flat_graph import TraceError
 from wgan_fast.freezing import FrozenStep, freeze
 from wgan_fast.from_output import gradient_penalty_from_output
 from wgan_fast.functional import (
-    CriticStats,
     PenaltyStats,
-    clip_weights_,
-    critic_loss,
     generator_loss,
     gradient_norms,
     gradient_penalty,

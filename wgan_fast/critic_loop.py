@@ -11,9 +11,9 @@ from torch.optim import Optimizer
 from wgan_fast import ops
 from wgan_fast.arguments import check_choice, check_number, check_samples, describe
 from wgan_fast.captured_iteration import CapturedIteration
+from wgan_fast.critic_objective import loss_settings
 from wgan_fast.cuda_graph import CUDAGraph, Graph
 from wgan_fast.frozen_function import MODES, FrozenFunction, Function
-from wgan_fast.functional import loss_settings
 from wgan_fast.loop_arguments import (
     check_callable,
     check_module,

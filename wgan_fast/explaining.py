@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from wgan_fast import functional
+from wgan_fast import critic_objective, functional
 from wgan_fast.arguments import check_critic, check_samples, describe, independent_score_error
 from wgan_fast.critic_shapes import shaped_alone
 from wgan_fast.double_backward import choice
@@ -127,7 +127,7 @@ def _route(critic: Critic, x: Tensor, call: str, seen: Scored, found: Recorded) 
             loss = functional.gradient_penalty(critic, x, other, backend=backend)
         else:
             target = 1.0 if call == "critic_loss" else 0.0
-            loss = functional.critic_loss(
+            loss = critic_objective.critic_loss(
                 critic, x, other, at=_AT[call], target=target, backend=backend
             )
         leaves = parameters_of_graph(loss)

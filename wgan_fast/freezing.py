@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from wgan_fast import ops
 from wgan_fast.arguments import check_critic, check_pair, check_samples, describe
+from wgan_fast.critic_objective import CriticStats, loss_settings
 from wgan_fast.double_backward.chunks import Computed
 from wgan_fast.double_backward.explicit import attach
 from wgan_fast.flat_graph import FlatGraph
 from wgan_fast.frozen_function import FrozenFunction
-from wgan_fast.functional import CriticStats, loss_settings
 from wgan_fast.objectives import Objective
 from wgan_fast.penalties import LossSettings, Penalty, check_penalty
 from wgan_fast.penalty_points import draw, stand_in

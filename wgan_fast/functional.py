@@ -1,11 +1,11 @@
 """The functions users call: check the arguments, choose a backend, call it."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wgan_fast import autograd_route, ops, routes
 from wgan_fast.arguments import (
@@ -14,18 +14,11 @@ from wgan_fast.arguments import (
     check_chunk_size,
     check_critic,
     check_device,
-    check_number,
-    check_objective,
     check_pair,
     check_samples,
-    describe,
-    parameters_of,
 )
-from wgan_fast.critic_calls import objective_of
 from wgan_fast.critic_shapes import shaped, shaped_alone
-from wgan_fast.objectives import Objective
-from wgan_fast.parameter_filters import ParameterFilter, chosen_parameters
-from wgan_fast.penalties import LossSettings, Penalty, check_penalty, check_weight
+from wgan_fast.penalties import Penalty, check_maximum, check_penalty, check_weight
 from wgan_fast.penalty_points import draw, points_of
 
 Critic = Callable[..., Any]
@@ -43,23 +36,6 @@ class PenaltyStats(NamedTuple):
     For ``inputs="separate"``, with a column per tensor."""
     penalty: Tensor
     """P, a scalar."""
-
-
-class CriticStats(NamedTuple):
-    """What :func:`critic_loss` saw; detached scalars on the samples' device."""
-
-    loss: Tensor
-    """The loss that was returned."""
-    wasserstein: Tensor
-    """The critic's estimate of the Wasserstein distance: E f(real) − E f(fake)."""
-    penalty: Tensor
-    """P, λ not applied; for ``at="both"`` the sum over real and fake."""
-    gradient_norm: Tensor
-    """(1/B) Σ nᵢ."""
-    real_score: Tensor
-    """E f(real)."""
-    fake_score: Tensor
-    """E f(fake)."""
 
 
 def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
@@ -253,7 +229,7 @@ def gradient_penalty(
     form = check_penalty(penalty, target=target, sided=sided)
     weight = check_weight(weight, form)
     check_choice("reduction", reduction, _REDUCTIONS)
-    _check_maximum(form, chunk_size, reduction)
+    check_maximum(form, chunk_size, reduction)
 
     if detach:
         real, fake = real.detach(), fake.detach()
@@ -278,180 +254,6 @@ def gradient_penalty(
     return result, PenaltyStats(torch.cat(norms).detach(), seen)
 
 
-# fmt: off
-@overload
-def critic_loss(
-    critic: Critic, real: Samples, fake: Samples, *, penalty: str | Penalty | None = ...,
-    weight: float | Tensor | None = ..., target: float | None = ..., sided: str | None = ...,
-    at: str | None = ..., objective: str | Objective = ..., alpha: Tensor | None = ...,
-    generator: torch.Generator | None = ..., drift: float = ...,
-    return_stats: Literal[False] = ..., backend: str = ..., chunk_size: int | None = ...,
-    cond: Any = ..., cond_kwargs: Mapping[str, Any] | None = ..., select: Any = ...,
-    pac: int = ..., mask: Any = ..., inputs: str = ...,
-) -> Tensor: ...
-@overload
-def critic_loss(
-    critic: Critic, real: Samples, fake: Samples, *, penalty: str | Penalty | None = ...,
-    weight: float | Tensor | None = ..., target: float | None = ..., sided: str | None = ...,
-    at: str | None = ..., objective: str | Objective = ..., alpha: Tensor | None = ...,
-    generator: torch.Generator | None = ..., drift: float = ...,
-    return_stats: Literal[True], backend: str = ..., chunk_size: int | None = ...,
-    cond: Any = ..., cond_kwargs: Mapping[str, Any] | None = ..., select: Any = ...,
-    pac: int = ..., mask: Any = ..., inputs: str = ...,
-) -> tuple[Tensor, CriticStats]: ...
-# fmt: on
-def critic_loss(
-    critic: Critic,
-    real: Samples,
-    fake: Samples,
-    *,
-    penalty: str | Penalty | None = None,
-    weight: float | Tensor | None = None,
-    target: float | None = None,
-    sided: str | None = None,
-    at: str | None = None,
-    objective: str | Objective = "wasserstein",
-    alpha: Tensor | None = None,
-    generator: torch.Generator | None = None,
-    drift: float = 0.0,
-    return_stats: bool = False,
-    backend: str = "auto",
-    chunk_size: int | None = None,
-    cond: Any = None,
-    cond_kwargs: Mapping[str, Any] | None = None,
-    select: Any = None,
-    pac: int = 1,
-    mask: Any = None,
-    inputs: str = "joint",
-) -> Tensor | tuple[Tensor, CriticStats]:
-    """The whole critic loss: E f(fake) − E f(real) + λ E φ(‖∇f(x̂)‖₂) + drift E f(real)².
-
-    Algorithm 1 of Gulrajani et al., 2017 (arXiv 1704.00028), to be minimised; x̂, φ and the norm as
-    in :func:`gradient_penalty`. The drift term is ProGAN's (Karras et al., 2018, arXiv 1710.10196),
-    whose factor there is 0.001.
-
-    ``penalty="r1"`` or another name, or a :class:`Penalty`, takes another member of the family in
-    the place of E φ, at its own points, with its own λ; ``docs/penalties.md`` has them all.
-
-    ``at`` says where the gradient is penalised. ``target=0`` makes φ(n) = n²; with it,
-    ``at="real"`` is R1, ``at="fake"`` R2, and ``at="both"`` the sum of the two means (Mescheder et
-    al., 2018, arXiv 1801.04406). Their weight is γ/2: ``weight=γ/2`` gives (γ/2) E ‖∇f‖². The
-    samples are then penalised in the same passes that give the loss. ``objective`` puts another
-    loss of the scores in the place of E f(fake) − E f(real). ``real`` and ``fake`` are taken as
-    data: no gradient flows into them, so ``fake`` may come with its generator's graph or, cheaper,
-    without.
-
-    Args:
-        critic: callable from ``(B, ...)`` to floating point scores whose first size is ``B``; for a
-            patch critic the expectations average over the patches, the penalty's gradient is that
-            of their sum, as in textbook code. Called once, on all samples as one batch, where
-            samples are proven not to see each other and the critic keeps no state (on a CPU, in
-            slices where its activations outgrow the cache); else on ``fake``, ``real`` and x̂, in
-            this order (on x̂ only for ``at="mix"``). A spectral
-            norm's power iteration runs once per call. Dropout in one batch draws other masks than
-            in three.
-        real: ``(B, ...)`` of rank ≥ 2; float64, float32, bfloat16 or float16; or several tensors.
-        fake: shape, dtype and device of ``real``.
-        penalty: a name or a :class:`Penalty`, as for :func:`gradient_penalty`.
-        weight: λ, a number or a 0-dim tensor, into which no gradient flows; the penalty's own if
-            left out, which is 10 without ``penalty``.
-        target: the norm at which the penalty is zero; 1 if left out. Not with ``penalty``.
-        sided: ``"two"``, as if left out, or ``"one"``. Not with ``penalty``.
-        at: ``"mix"`` (at x̂), as if left out, ``"real"``, ``"fake"``, ``"both"`` or ``"dragan"``,
-            see :class:`Penalty`. Not with ``penalty``.
-        objective: ``"wasserstein"``; ``"hinge"``, E max(0, 1 − f(real)) + E max(0, 1 + f(fake));
-            ``"nonsaturating"``, E softplus(−f(real)) + E softplus(f(fake)); ``"relativistic"``,
-            E softplus(f(fakeᵢ) − f(realᵢ)); or a function of the real and the fake scores, shaped
-            as the critic returns them, to a differentiable scalar.
-        alpha: ``(B,)`` or ``(B, 1, ..., 1)``; drawn if left out.
-        generator: the random number generator for α, and before it for DRAGAN's noise, on the
-            samples' device.
-        drift: factor of the drift term.
-        return_stats: return ``(loss, CriticStats)``.
-        backend: ``"explicit"`` (first-order passes), ``"autograd"`` (double backward), or
-            ``"auto"``: explicit where it is exact, autograd elsewhere. A named one runs or raises.
-            ``"first_order"``, never chosen by itself, takes first derivatives alone and is
-            approximate: see :mod:`wgan_fast.first_order` for the measured error.
-        chunk_size: take the batch in slices of so many samples, for less memory; the same result.
-            The critic is called once per slice and must keep its samples apart.
-        cond: as for :func:`gradient_penalty`, like all that follow.
-        cond_kwargs: named arguments of the critic.
-        select: which part of its output is the score; the losses of a multi-scale critic's scales
-            are added up, as pix2pixHD does (Wang et al., 2018, arXiv 1711.11585).
-        pac: samples to a pack.
-        mask: what the gradient is multiplied by.
-        inputs: ``"joint"`` or ``"separate"``.
-
-    Returns:
-        A scalar, float32, or float64 for float64 samples; differentiable in the critic's parameters
-        as :func:`gradient_penalty` is.
-
-    Raises:
-        TypeError, ValueError: as :func:`gradient_penalty`.
-    """
-    check_choice("backend", backend, routes.BACKENDS)
-    check_chunk_size(chunk_size, backend)
-    critic, real, fake, chunk_size = shaped(
-        critic, real, fake, cond=cond, cond_kwargs=cond_kwargs, select=select, pac=pac, mask=mask,
-        inputs=inputs, chunk_size=chunk_size,
-    )  # fmt: skip
-    settings = loss_settings(
-        check_penalty(penalty, target=target, sided=sided, at=at), weight, objective, drift
-    )
-    settings = settings._replace(objective=objective_of(critic, settings.objective))
-    if isinstance(settings.weight, Tensor):
-        kind = ops.accumulation_dtype(real.dtype)
-        settings = settings._replace(weight=settings.weight.to(kind))
-    if chunk_size is not None and not isinstance(objective, str):
-        raise ValueError(
-            "chunk_size: expected None with an objective of your own, which may not be a mean over "
-            f"samples, got {chunk_size}"
-        )
-    _check_maximum(settings.penalty, chunk_size, "mean")
-
-    real, fake = real.detach(), fake.detach()
-    drawn = draw(settings.penalty, real, alpha, generator)
-    loss, (real_score, fake_score, norms, penalties) = routes.critic_loss(
-        critic, real, fake, None if drawn is None else drawn.detach(), settings, backend, chunk_size
-    )
-    if not return_stats:
-        return loss
-    means = settings.penalty.parts * penalties.mean(), norms.mean()
-    seen = (loss, real_score - fake_score, *means, real_score, fake_score)
-    return loss, CriticStats(*(value.detach() for value in seen))
-
-
-def loss_settings(
-    penalty: Penalty,
-    weight: float | Tensor | None = None,
-    objective: str | Objective = "wasserstein",
-    drift: float = 0.0,
-) -> LossSettings:
-    """The settings of :func:`critic_loss`, checked as it checks them."""
-    return LossSettings(
-        weight=check_weight(weight, penalty),
-        penalty=penalty,
-        drift=check_number("drift", drift),
-        objective=check_objective(objective),
-    )
-
-
-def _check_maximum(penalty: Penalty, chunk_size: int | None, reduction: str) -> None:
-    """A maximum over the batch is no sum over its samples or slices."""
-    if penalty.reduction != "max":
-        return
-    if chunk_size is not None:
-        raise ValueError(
-            "chunk_size: expected None with a penalty that is the maximum over the whole batch, "
-            f"got {chunk_size}"
-        )
-    if reduction != "mean":
-        raise ValueError(
-            'reduction: expected "mean" with a penalty that is the maximum over the batch, got '
-            f"{reduction!r}"
-        )
-
-
 def generator_loss(critic: Critic, fake: Tensor) -> Tensor:
     """−E f(fake): what the generator of a WGAN minimises (Arjovsky et al., 2017, arXiv 1701.07875).
 
@@ -468,89 +270,3 @@ def generator_loss(critic: Critic, fake: Tensor) -> Tensor:
     check_critic(critic)
     check_samples("fake", fake)
     return -autograd_route.scores(critic, fake).mean()
-
-
-@overload
-def clip_weights_(
-    module_or_parameters: nn.Module | Tensor | Iterable[Tensor],
-    clip_value: float,
-    *,
-    include: ParameterFilter | None = ...,
-    exclude: ParameterFilter | None = ...,
-    return_fraction: Literal[False] = ...,
-) -> None: ...
-@overload
-def clip_weights_(
-    module_or_parameters: nn.Module | Tensor | Iterable[Tensor],
-    clip_value: float,
-    *,
-    include: ParameterFilter | None = ...,
-    exclude: ParameterFilter | None = ...,
-    return_fraction: Literal[True],
-) -> Tensor: ...
-def clip_weights_(
-    module_or_parameters: nn.Module | Tensor | Iterable[Tensor],
-    clip_value: float,
-    *,
-    include: ParameterFilter | None = None,
-    exclude: ParameterFilter | None = None,
-    return_fraction: bool = False,
-) -> Tensor | None:
-    """Clamp every parameter to [−c, c] in place: WGAN's Lipschitz constraint.
-
-    Algorithm 1 of Arjovsky et al., 2017 (arXiv 1701.07875), where c = 0.01; called after each of
-    the critic's optimiser steps. One call handles all tensors. NaN stays NaN.
-    :class:`wgan_fast.optim.RMSprop` does the same within its step.
-
-    The paper clips everything. A normalisation's scale, which begins at 1, is then crushed to c;
-    ``exclude=(nn.LayerNorm, nn.InstanceNorm2d)`` or ``exclude="*norm*"`` leaves it alone, and
-    ``include="*.weight"`` takes no bias.
-
-    Args:
-        module_or_parameters: a module, whose parameters are clipped and whose buffers (running
-            statistics) are not; or a tensor, or an iterable of tensors.
-        clip_value: c > 0.
-        include: of a module's parameters, clip these alone. A name such as ``"blocks.0.weight"``,
-            in which ``*``, ``?`` and ``[...]`` stand for what they do in file names; a module type,
-            for the parameters that lie in a module of it, however deep; a collection of these, any
-            of which is to match; or a predicate of name and parameter.
-        exclude: of what is included, clip these not; likewise.
-        return_fraction: return which part of the clipped parameters' numbers is now at −c or c. It
-            is near 1 where clipping has made the critic too simple a function (Gulrajani et al.,
-            2017, arXiv 1704.00028, figure 1). This takes another pass over the parameters.
-
-    Returns:
-        None; or with ``return_fraction`` a 0-dim float32 tensor on the first parameter's device,
-        for which nothing waits. NaN is not at a bound.
-
-    Raises:
-        TypeError: not a module or floating point tensors; ``clip_value`` is no number; a filter is
-            none.
-        ValueError: ``clip_value`` is not positive and finite; a filter with tensors, which have no
-            names; a filter leaves nothing; ``return_fraction`` of no numbers at all.
-    """
-    if include is not None or exclude is not None:
-        if not isinstance(module_or_parameters, nn.Module):
-            raise ValueError(
-                "include, exclude: expected a module, whose parameters have names, got "
-                f"{describe(module_or_parameters)}"
-            )
-        module_or_parameters = chosen_parameters(module_or_parameters, include, exclude)
-    parameters = parameters_of(module_or_parameters)
-    clip_value = check_number("clip_value", clip_value, positive=True)
-    with torch.no_grad():
-        ops.clip_weights_(parameters, clip_value)
-        return _fraction_at_bounds(parameters, clip_value) if return_fraction else None
-
-
-def _fraction_at_bounds(parameters: list[Tensor], clip_value: float) -> Tensor:
-    numbers = sum(parameter.numel() for parameter in parameters)
-    if numbers == 0:
-        raise ValueError("return_fraction: expected at least one number to clip, got none")
-    device = parameters[0].device
-    counts = []
-    for parameter in parameters:
-        # As the parameter's type holds it.
-        bound = torch.tensor(clip_value, dtype=parameter.dtype).item()
-        counts.append((parameter.abs() >= bound).sum().to(device))
-    return torch.stack(counts).sum().to(torch.float32) / numbers

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from wgan_fast import routes
 from wgan_fast.adaptive_weight import AdaptiveWeight
 from wgan_fast.critic_calls import objective_of
+from wgan_fast.critic_objective import critic_loss, loss_settings
 from wgan_fast.critic_shapes import shaped
-from wgan_fast.functional import critic_loss, loss_settings
 from wgan_fast.lazy import Lazy
 from wgan_fast.objectives import Objective, score_loss
 from wgan_fast.penalties import Penalty, check_penalty

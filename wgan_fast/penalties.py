@@ -184,6 +184,22 @@ def check_weight(weight: Any, penalty: Penalty) -> float | Tensor:
     return check_number("weight", weight)
 
 
+def check_maximum(penalty: Penalty, chunk_size: int | None, reduction: str) -> None:
+    """A maximum over the batch is no sum over its samples or slices."""
+    if penalty.reduction != "max":
+        return
+    if chunk_size is not None:
+        raise ValueError(
+            "chunk_size: expected None with a penalty that is the maximum over the whole batch, "
+            f"got {chunk_size}"
+        )
+    if reduction != "mean":
+        raise ValueError(
+            'reduction: expected "mean" with a penalty that is the maximum over the batch, got '
+            f"{reduction!r}"
+        )
+
+
 class LossSettings(NamedTuple):
     """L(f(real), f(fake)) + weight P + drift E f(real)²."""
 
