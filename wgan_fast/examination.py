@@ -10,7 +10,8 @@ from torch import Tensor
 from wgan_fast.arguments import check_scores
 from wgan_fast.double_backward.errors import NoDoubleBackward, Unsupported
 from wgan_fast.double_backward.passes import input_gradient, push_forward, wanted_values
-from wgan_fast.double_backward.recording import Node, record
+from wgan_fast.double_backward.record import record
+from wgan_fast.double_backward.recording import Node
 from wgan_fast.double_backward.rules import rule_of
 from wgan_fast.double_backward.rules.base import Tensors
 from wgan_fast.explanation import RecordedOp

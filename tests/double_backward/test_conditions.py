@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import wgan_fast
@@ -57,8 +58,19 @@ SCORES = {
     "normalised by the batch": (lambda m, x, y: m.net(m.norm(x) + m.table(y)), "mixes the samples"),
     "normalised labels": (lambda m, x, y: m.net(x + m.norm(m.table(y))), "mixes the samples"),
     "mean embedding": (lambda m, x, y: m.net(x + m.table(y).mean(0)), "may mix"),
-    "mean label": (lambda m, x, y: m.net(x) * y.double().mean(), "depends on where in a batch"),
-    "another's label": (lambda m, x, y: m.net(x + m.table(y.flip(0))), "depends on where"),
+    "mean label": (lambda m, x, y: m.net(x) * y.double().mean(), "the conditions of several"),
+    "another's label": (lambda m, x, y: m.net(x + m.table(y.flip(0))), "conditions of several"),
+    "one-hot": (lambda m, x, y: (m.net(x) * F.one_hot(y, CLASSES)).sum(1), None),
+    "one-hot by hand": (
+        lambda m, x, y: (m.net(x) * x.new_zeros(len(x), CLASSES).scatter_(1, y[:, None], 1)).sum(1),
+        None,
+    ),
+    "compared": (lambda m, x, y: (m.net(x) * (y[:, None] == torch.arange(CLASSES))).sum(1), None),
+    "a row of constants": (lambda m, x, y: m.net(x + m.table.weight.detach()[y]), None),
+    "the class's score": (lambda m, x, y: (m.net(x) * m.table(y)).gather(1, y[:, None]), None),
+    "classes of one-hots": (
+        lambda m, x, y: m.net(x + m.table(F.one_hot(y, CLASSES).argmax(1))), None,
+    ),
     "batch of one size": (lambda m, x, y: m.net(x + m.table(y).view(B, WIDTH)), "another size"),
 }  # fmt: skip
 
@@ -73,6 +85,40 @@ def test_merged_where_it_is_right(name):
     # ... after the reference's three calls.
     assert critic.calls[3:] == ([3 * B] if why is None else [B, B, B])
     assert (reason(critic) is None) if why is None else (why in reason(critic))
+
+
+# Nothing of these is seen while all labels are the same, as they may be in a first batch.
+SEEING = {
+    "share": lambda m, x, y: m.net(x) * (1 + y / (y.sum() + 1))[:, None],
+    "range": lambda m, x, y: m.net(x) * (1 + (y - y.min()) / (y.max() - y.min() + 1))[:, None],
+    "running sum": lambda m, x, y: m.net(x) * (1 + y.cumsum(0) - y.cumsum(0)[:1])[:, None],
+    "rank": lambda m, x, y: m.net(x) * (1 + y.argsort().argsort() * y)[:, None],
+    "reversed": lambda m, x, y: m.net(x) * (1 + y.flip(0))[:, None],
+    "read": lambda m, x, y: m.net(x) * (1 + y.double().mean().item()),
+    "counted": lambda m, x, y: m.net(x) * (1 + int(y.sum())),
+    "branch": lambda m, x, y: m.net(x) / (len(x) if y.sum() > 0 else 1),
+    "written": lambda m, x, y: m.net(x) * (1 + y.clone().add_(y.sum()))[:, None],
+}
+
+
+@pytest.mark.parametrize("backend", ["auto", "explicit"])
+@pytest.mark.parametrize("name", SEEING)
+def test_a_first_batch_of_equal_labels_proves_nothing(name, backend):
+    critic = Conditional(SEEING[name])
+    real, fake, labels, alpha = data()
+    wgan_fast.critic_loss(critic, real, fake, cond=torch.zeros_like(labels), alpha=alpha)
+    assert mixed(critic, real, fake, labels, alpha, backend=backend) < 1e-10
+
+
+def test_equal_labels_prove_nothing_of_a_loss_without_penalty():
+    """The steps between lazy penalties put both batches into one call where that is right."""
+    critic = Conditional(SEEING["share"])
+    real, fake, labels, _ = data()
+    loss = wgan_fast.CriticLoss(critic, penalty="r1", every=3)
+    loss(real, fake, cond=torch.zeros_like(labels))
+    loss(real, fake, cond=torch.zeros_like(labels))
+    expected = critic(fake, labels).mean() - critic(real, labels).mean()
+    torch.testing.assert_close(loss(real, fake, cond=labels), expected)
 
 
 def test_in_slices_of_which_one_is_smaller():

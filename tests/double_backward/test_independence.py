@@ -49,6 +49,65 @@ def test_samples_that_see_each_other(name, backend):
     assert loss_error(critic, (5, WIDTH), backend) < 1e-10
 
 
+def by_size(x, seeing):
+    return x / len(x) if seeing else x
+
+
+class Flagged(nn.Module):
+    """Sees how large its batch is once a flag of its own, or of the call, says so."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.flag = mlp(), False
+
+    def forward(self, x, flag=False):
+        return by_size(self.net(x), self.flag or flag)
+
+
+FLAG = {"on": False}
+
+
+@pytest.mark.parametrize("how", ["attribute", "argument", "partial", "closure", "global"])
+def test_a_proof_holds_for_the_flags_it_was_made_under(how):
+    net = Flagged().double()
+    real, fake = torch.randn(2, 5, WIDTH, dtype=torch.float64)
+    alpha = torch.rand(5, dtype=torch.float64)
+
+    def losses(flag, backend):
+        net.flag = flag and how == "attribute"
+        FLAG["on"] = flag
+        options = {"cond_kwargs": {"flag": flag}} if how == "argument" else {}
+        critic = {
+            "attribute": net,
+            "argument": net,
+            "partial": functools.partial(net, flag=flag),
+            "closure": lambda x: net(x, flag),
+            "global": lambda x: net(x, FLAG["on"]),
+        }[how]
+        penalised = wgan_fast.critic_loss(
+            critic, real, fake, alpha=alpha, backend=backend, **options
+        )
+        lazy = wgan_fast.CriticLoss(critic, penalty="r1", every=2, backend=backend)
+        lazy(real, fake, **options)
+        return torch.stack([penalised, lazy(real, fake, **options)])
+
+    for flag in (False, True, False):
+        torch.testing.assert_close(losses(flag, "auto"), losses(flag, "autograd"))
+
+
+def test_numbers_that_change_in_every_step_ask_for_no_new_proof():
+    """A factor that fades something in, as a progressively grown critic has."""
+    net, calls = mlp(), []
+    net.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
+    for step in range(3):
+        calls.clear()
+        wgan_fast.critic_loss(
+            lambda x, fade: fade * net(x), *torch.randn(2, 5, WIDTH),
+            cond_kwargs={"fade": step / 3},
+        )  # fmt: skip
+    assert calls == [15]
+
+
 class PowerIteration(nn.Module):
     """A spectral norm as it is written by hand: state that is replaced, not written into."""
 

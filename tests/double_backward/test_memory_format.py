@@ -15,8 +15,9 @@ from tests.double_backward.oracle import (
     random_errors,
 )
 from tests.double_backward.test_exactness import RANDOM
-from wgan_fast.double_backward import memory_format, recording
+from wgan_fast.double_backward import memory_format
 from wgan_fast.double_backward.errors import Unsupported
+from wgan_fast.double_backward.record import record
 from wgan_fast.double_backward.rules import rule_of
 
 IMAGES = [name for name, (_, shape) in CRITICS.items() if len(shape) == 4]
@@ -36,7 +37,7 @@ def convolutions(*rest):
 def rearranged(critic):
     """Whether the convolutions of a recording ran channels_last."""
     x = torch.randn(SHAPE, dtype=torch.float64)
-    nodes = recording.record(critic, x, rule_of).nodes
+    nodes = record(critic, x, rule_of).nodes
     layout = torch.channels_last
     return nodes[1].rows[0].is_contiguous(memory_format=layout)
 

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgan_fast.double_backward.choice import Memory
+from wgan_fast.double_backward.choice import Memory, plain_facts
 from wgan_fast.double_backward.errors import CrossSample, Unsupported
 from wgan_fast.double_backward.independence import State, check_part
-from wgan_fast.double_backward.recording import record
+from wgan_fast.double_backward.record import record
 from wgan_fast.double_backward.rules import rule_of
 
 _known = Memory()
@@ -19,9 +19,10 @@ def keeps_apart(module: Callable[[Tensor], Any], parts: Sequence[Tensor]) -> boo
     """Whether ``module`` is proven to give, on the parts as one batch, what it gives on each.
 
     False for batch statistics, state, and random numbers, which one batch draws in another order.
-    Asked once for parts of one shape; nothing that the module does meanwhile stays.
+    Asked once for parts of one shape, and again where a flag or a number has changed that the
+    module, or what it is called with, holds; nothing that the module does meanwhile stays.
     """
-    about = len(parts), parts[0].shape, parts[0].dtype
+    about = len(parts), parts[0].shape, parts[0].dtype, *plain_facts(module)
     known = _known.get(module, *about)
     if known is None:
         known = _proven(module, parts)

@@ -10,6 +10,10 @@ from torch import nn
 
 from wgan_fast.critic_calls import CriticCall
 
+# Where a number that a critic is called with is another in every step, so is what is known of it.
+_REMEMBERED = 256
+_PLAIN = frozenset({bool, int, float, str, type(None)})
+
 
 def unwrapped(critic: Any) -> Any:
     """The module that ``torch.compile`` wrapped, which it cannot differentiate twice."""
@@ -33,11 +37,29 @@ def modules_of(critic: Any) -> list[nn.Module]:
     """The modules behind a critic: itself, or those that a function or a method holds."""
     if isinstance(critic, nn.Module):
         return [critic]
+    if isinstance(critic, (CriticCall, functools.partial)):
+        return [module for one in _held(critic) for module in modules_of(one)]
+    return [one for one in _held(critic) if isinstance(one, nn.Module)]
+
+
+def plain_facts(critic: Any) -> list[Any]:
+    """The flags and numbers by which Python may choose its way through a critic."""
+    facts = [(type(one), one) for one in _held(critic) if type(one) in _PLAIN]
+    if isinstance(critic, (CriticCall, functools.partial)):
+        facts += [fact for one in _held(critic) if callable(one) for fact in plain_facts(one)]
+        return facts
+    for root in modules_of(critic):
+        for module in root.modules():
+            facts += [(type(one), one) for one in vars(module).values() if type(one) in _PLAIN]
+    return facts
+
+
+def _held(critic: Any) -> list[Any]:
+    """What a call of a critic that is no module takes along."""
     if isinstance(critic, CriticCall):
-        return modules_of(critic.critic)
+        return [critic.critic, *critic.fixed.values()]
     if isinstance(critic, functools.partial):
-        held = [critic.func, *critic.args, *critic.keywords.values()]
-        return [module for one in held for module in modules_of(one)]
+        return [critic.func, *critic.args, *critic.keywords.values()]
     owner = getattr(critic, "__self__", None)
     if isinstance(owner, nn.Module):
         return [owner]
@@ -46,8 +68,7 @@ def modules_of(critic: Any) -> list[nn.Module]:
         return []
     cells = [cell for cell in critic.__closure__ or () if _filled(cell)]
     held = [cell.cell_contents for cell in cells] + list(critic.__defaults__ or ())
-    held += [critic.__globals__.get(name) for name in code.co_names]
-    return [one for one in held if isinstance(one, nn.Module)]
+    return held + [critic.__globals__.get(name) for name in code.co_names]
 
 
 def _filled(cell: Any) -> bool:
@@ -91,7 +112,10 @@ class Memory:
         """Remember ``what`` of a critic in its present mode."""
         anchor, rest = _identity(critic)
         try:
-            self._known.setdefault(anchor, {})[rest, about] = what
+            known = self._known.setdefault(anchor, {})
+            if len(known) >= _REMEMBERED:
+                known.clear()
+            known[rest, about] = what
         except TypeError:
             return
 

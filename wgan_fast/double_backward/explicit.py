@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wgan_fast.arguments import check_scores
 from wgan_fast.critic_calls import averages, measured, of_rows
-from wgan_fast.double_backward import merged
+from wgan_fast.double_backward import half_precision, merged
 from wgan_fast.double_backward.chunks import Computed, over
 from wgan_fast.double_backward.errors import Independent
 from wgan_fast.double_backward.passes import (
@@ -18,7 +18,7 @@ from wgan_fast.double_backward.passes import (
     leaf_gradients,
     parameter_gradients,
 )
-from wgan_fast.double_backward.recording import record
+from wgan_fast.double_backward.record import record
 from wgan_fast.double_backward.rules import rule_of
 from wgan_fast.penalties import BETWEEN, LossSettings, Penalty
 
@@ -143,9 +143,14 @@ def _gradient_penalty(
         critic, gradient, lambda g, mask: penalty.of(g, mask=mask)
     )
     bars: Cotangents = [None] * len(recording.active)
-    scale = recording.scale_for(x.shape[0])
-    factor = scale * share
-    parameter_gradients(recording, direction if factor == 1.0 else direction * factor, deltas, bars)
+    scale = None
+    if recording.half:
+        most = half_precision.scale_of_mean(x.shape[0])
+        direction, r = half_precision.fitted(direction, most * share, gradient, norms, deltas)
+        scale = most * r
+    elif share != 1.0:
+        direction = direction * share
+    parameter_gradients(recording, direction, deltas, bars)
     leaves = [leaf for _, leaf in recording.leaves]
     gradients = leaf_gradients(recording, bars, scale)
     return Computed(penalties.mean(), leaves, gradients, (), (norms, penalties))

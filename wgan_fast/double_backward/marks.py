@@ -5,8 +5,9 @@ from torch import Tensor
 # No derivative passes a constant. A tainted one was made from the input's numbers all the same (a
 # comparison, a sign): what mixes its rows mixes samples.
 # A condition was given with the samples, a row for each, as their labels: it is the same whatever
-# the input's numbers are, and has to be cut with them.
-CONSTANT, TAINTED, CONDITION = -1, -2, -3
+# the input's numbers are, and has to be cut with them. Where an op brings several of its rows
+# together, the result is mixed: Python may read it, but no sample may be touched by it.
+CONSTANT, TAINTED, CONDITION, MIXED = -1, -2, -3, -4
 _NOTHING: tuple[None, int] = (None, CONSTANT)
 
 

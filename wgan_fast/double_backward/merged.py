@@ -12,7 +12,6 @@ This is right only where samples do not see each other, which the recording prov
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
-from weakref import ref
 
 import torch
 from torch import Tensor
@@ -20,10 +19,11 @@ from torch import Tensor
 from wgan_fast import ops
 from wgan_fast.arguments import check_scores
 from wgan_fast.critic_calls import CriticCall, measured, settled
-from wgan_fast.double_backward import choice
+from wgan_fast.double_backward import choice, half_precision
 from wgan_fast.double_backward.chunks import Computed
 from wgan_fast.double_backward.errors import CrossSample, Independent
 from wgan_fast.double_backward.independence import State, check_part
+from wgan_fast.double_backward.layout import Copies, Layout
 from wgan_fast.double_backward.passes import (
     Cotangents,
     Owners,
@@ -34,7 +34,8 @@ from wgan_fast.double_backward.passes import (
     parameter_gradients,
     wanted_values,
 )
-from wgan_fast.double_backward.recording import Node, Recording, record
+from wgan_fast.double_backward.record import record
+from wgan_fast.double_backward.recording import Node, Recording
 from wgan_fast.double_backward.rules import rule_of
 from wgan_fast.double_backward.rules.base import Tensors
 from wgan_fast.objectives import score_cotangents
@@ -42,107 +43,10 @@ from wgan_fast.penalties import BETWEEN, LossSettings
 
 Critic = Callable[[Tensor], Tensor]
 
-# From this size on, rows are copied out of a batch rather than kept as a view that holds all of it.
-_WORTH_A_COPY = 1 << 16
 # A quarter of a large CPU's last cache, in bytes: what a pass reads, writes and keeps then fits.
 _FITS_THE_CACHE = 8 << 20
-
-
-class Rows:
-    """A range of a batch's samples, to cut tensors and nodes to."""
-
-    def __init__(self, start: int, stop: int, total: int) -> None:
-        self.start, self.stop, self.total = start, stop, total
-        self.all = stop - start == total
-
-    def of(self, tensor: Tensor) -> Tensor:
-        """The rows of a tensor that has a whole number of rows per sample."""
-        if self.all:
-            return tensor
-        per_sample = tensor.shape[0] // self.total
-        return tensor[self.start * per_sample : self.stop * per_sample]
-
-    def of_delta(self, delta: Any) -> Any:
-        """The rows of a node's cotangent, or of each of its several."""
-        if isinstance(delta, Tensor):
-            return self.of(delta)
-        return [None if part is None else self.of(part) for part in delta]
-
-    def of_each(self, kept: list[Tensor | None]) -> list[Tensor | None]:
-        """The rows of everything that a node keeps with its samples."""
-        return [None if tensor is None else self.of(tensor) for tensor in kept]
-
-
-class Layout(NamedTuple):
-    """Which samples stand where in the batch."""
-
-    batch: Tensor
-    parts: list[Tensor]
-    """The batch's equal parts, each of which could be a batch of its own."""
-    real: Rows
-    fake: Rows
-    penalty: Rows
-    """The points at which the gradient is penalised."""
-    loss_only: Rows | None
-    """Samples that enter the loss and not the penalty."""
-
-    shared: bool
-    """Whether the penalty's points are samples of the loss."""
-
-    @classmethod
-    def of(cls, at: str, real: Tensor, fake: Tensor, drawn: Tensor | None) -> "Layout":
-        """The penalty's points come last, so that what remains of a batch is one range."""
-        if drawn is not None:  # α, or the points
-            mix = at == "mix"
-            batch = ops.merged_batch(real, fake, drawn) if mix else torch.cat((real, fake, drawn))
-            return cls.with_points(real, fake, 1, batch)
-        first, second, every = _rows(real, 0, 1, 2), _rows(real, 1, 2, 2), _rows(real, 0, 2, 2)
-        if at == "real":
-            return cls(torch.cat((fake, real)), [fake, real], second, first, second, first, True)
-        batch, parts = torch.cat((real, fake)), [real, fake]
-        if at == "fake":
-            return cls(batch, parts, first, second, second, first, True)
-        return cls(batch, parts, first, second, every, None, True)
-
-    @classmethod
-    def apart(cls, at: str, real: Tensor, fake: Tensor) -> "Layout":
-        """The penalty on samples of the loss, taken a second time."""
-        points = {"real": [real], "fake": [fake], "both": [real, fake]}[at]
-        return cls.with_points(real, fake, len(points), torch.cat((real, fake, *points)))
-
-    @classmethod
-    def with_points(cls, real: Tensor, fake: Tensor, points: int, batch: Tensor) -> "Layout":
-        """The penalty on points of its own, which lie behind the loss's in the batch."""
-        n = 2 + points
-        real_rows, fake_rows = _rows(real, 0, 1, n), _rows(real, 1, 2, n)
-        penalty, loss_only = _rows(real, 2, n, n), _rows(real, 0, 2, n)
-        parts = [real, fake, *batch.chunk(n)[2:]]
-        return cls(batch, parts, real_rows, fake_rows, penalty, loss_only, False)
-
-
-def _rows(samples: Tensor, start: int, stop: int, parts: int) -> Rows:
-    """From one part of a batch to another."""
-    size = samples.shape[0]
-    return Rows(start * size, stop * size, parts * size)
-
-
-class Copies:
-    """Rows that outlive their batch, each copied once however often it is kept."""
-
-    def __init__(self) -> None:
-        self._made: dict[int, tuple[ref[Tensor], Tensor]] = {}
-
-    def of(self, whole: Tensor, part: Tensor) -> Tensor:
-        """``part`` of ``whole`` in memory of its own, if it is large."""
-        if part is whole or part.numel() * part.element_size() < _WORTH_A_COPY:
-            return part
-        made_of, made = self._made.get(id(whole), (None, part))
-        if (
-            made_of is None or made_of() is not whole
-        ):  # a number of a tensor that is gone comes again
-            made = part.clone()
-            self._made[id(whole)] = ref(whole), made
-        return made
+# So many ways of Python's through one critic are remembered; then all are learnt anew.
+_WAYS = 64
 
 
 def critic_loss(
@@ -173,9 +77,12 @@ def critic_loss(
     real_scores, fake_scores = layout.real.of(wide), layout.fake.of(wide)
     real_score, fake_score = real_scores.mean(), fake_scores.mean()
 
-    scale = recording.scale_for(real_scores.numel())
+    scale: float | Tensor = 1.0  # of all cotangents, to be divided out at the end
+    if recording.half:
+        scale = half_precision.scale_of_loss(wide, real_scores.numel())
     cotangent = torch.ones_like(wide)
-    unit, multipliers = 1.0, None  # the size of the penalty rows' cotangents, and c beyond it
+    unit: float | Tensor = 1.0  # the size of the penalty rows' cotangents
+    multipliers = None  # c beyond it
     if settings.uniform:
         loss = fake_score - real_score
         each = scale * share / real_scores.numel()
@@ -192,7 +99,6 @@ def critic_loss(
             multipliers = layout.penalty.of(cotangent).to(scores.dtype, copy=True)
             layout.penalty.of(cotangent).fill_(1.0)
 
-    shared = Shared(multipliers) if layout.shared else None
     gradient, deltas, bars = _pull_back(recording, cotangent.to(scores.dtype), layout)
     if gradient is None:
         raise Independent
@@ -200,16 +106,23 @@ def critic_loss(
     both = settings.penalty.parts  # the mean over real and fake is half the sum of their means
     norms, penalties, direction = measured(
         critic,
-        gradient if unit == 1.0 else gradient / unit,
+        gradient / unit if layout.shared and settings.uniform else gradient,
         lambda g, mask: settings.penalty.of(g, both, mask),
     )
     factor = both * settings.weight * scale * share / unit
-    if isinstance(factor, Tensor) or factor != 1.0:
+    if recording.half:
+        direction, r = half_precision.fitted(direction, factor, gradient, norms, deltas)
+        # The loss's part waits in the same sums.
+        bars = [half_precision.times(bar, r) for bar in bars]
+        multipliers = r if multipliers is None else multipliers * r
+        scale = scale * r
+    elif isinstance(factor, Tensor) or factor != 1.0:
         direction = direction * factor
+    shared = Shared(multipliers) if layout.shared else None
     parameter_gradients(recording, direction, deltas, bars, shared)
     loss = loss + settings.weight * both * penalties.mean()
     leaves = [leaf for _, leaf in recording.leaves]
-    gradients = leaf_gradients(recording, bars, scale)
+    gradients = leaf_gradients(recording, bars, scale if isinstance(scale, Tensor) else None)
     return Computed(loss, leaves, gradients, (real_score, fake_score), (norms, penalties))
 
 
@@ -220,6 +133,8 @@ class Kept(NamedTuple):
     """Bytes of the largest tensor."""
     bends: bool
     """Whether the critic is curved, so that all of it is needed to the end."""
+    digests: frozenset[int]
+    """Of the recordings that were compared with calls on parts of their batches."""
 
     def slices(self) -> int:
         """Into how many parts to cut the batch on a CPU.
@@ -238,11 +153,15 @@ def kept_of(critic: Critic, real: Tensor, at: str) -> Kept | None:
     )
 
 
-def _scored(critic: Critic, layout: Layout, settings: LossSettings) -> tuple[Recording, Tensor]:
+def _scored(
+    critic: Critic, layout: Layout, settings: LossSettings, anew: bool = False
+) -> tuple[Recording, Tensor]:
     """The critic, recorded on the layout's batch, and its scores."""
     first = layout.parts[0]
     about = settings.at, len(layout.parts), first.shape, first.dtype
-    proven = choice.proven.get(critic, *about) is not None
+    kept: Kept | None = choice.proven.get(critic, *about)
+    digests = frozenset() if kept is None else kept.digests
+    proven = kept is not None and not anew
     batch = layout.batch
     state = None if proven else State(critic)
     try:
@@ -253,6 +172,9 @@ def _scored(critic: Critic, layout: Layout, settings: LossSettings) -> tuple[Rec
         if state is not None:
             state.put_back()
         raise
+    if proven and not recording.random and recording.digest not in digests:
+        # A flag, an argument, a number of labels: what was proven is of other ops.
+        return _scored(critic, layout, settings, anew=True)
     scores = recording.scores
     if not isinstance(scores, Tensor) or scores.dim() == 0 or scores.shape[0] != batch.shape[0]:
         raise CrossSample("the critic does not return one score per sample")
@@ -269,10 +191,12 @@ def _scored(critic: Critic, layout: Layout, settings: LossSettings) -> tuple[Rec
             half = slice(0, max(1, len(first) // 2))
             check_part(critic.of_rows(half), first[half], scores[: len(first)][half])
     if not proven:
-        kept = [rows for node in recording.nodes for rows in node.rows if rows is not None]
-        largest = max((rows.numel() * rows.element_size() for rows in kept), default=0)
+        tensors = [rows for node in recording.nodes for rows in node.rows if rows is not None]
+        largest = max((rows.numel() * rows.element_size() for rows in tensors), default=0)
         bends = any(node.bends for node in recording.nodes)
-        choice.proven.set(critic, Kept(largest, bends), *about)
+        digests = digests if len(digests) < _WAYS else frozenset()
+        kept = Kept(largest, bends, digests | {recording.digest})
+        choice.proven.set(critic, kept, *about)
     return recording, scores
 
 

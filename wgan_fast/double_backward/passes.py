@@ -99,7 +99,7 @@ class Shared:
     """The loss and the penalty stand on the same samples: their parameter gradients come as one.
 
     Δ is of the loss itself, or, with ``multipliers``, of the bare scores: then each sample's Δ
-    times its multiplier is the loss's.
+    times its multiplier, or the one that all have, is the loss's.
     """
 
     def __init__(self, multipliers: Tensor | None) -> None:
@@ -112,7 +112,7 @@ class Shared:
             return tensor
         if not isinstance(tensor, Tensor):
             return [self.times(part) for part in tensor]
-        if factors.shape != tensor.shape:
+        if factors.dim() and factors.shape != tensor.shape:
             factors = factors.reshape(-1).repeat_interleave(tensor.shape[0] // factors.shape[0])
             factors = factors.view(-1, *(1,) * (tensor.dim() - 1))
         return tensor * factors.to(tensor.dtype)
@@ -223,17 +223,17 @@ def wanted_values(recording: Recording, input_too: bool) -> list[bool]:
 
 
 def leaf_gradients(
-    recording: Recording, bars: Cotangents, scale: float = 1.0
+    recording: Recording, bars: Cotangents, scale: Tensor | None
 ) -> list[Tensor | None]:
     """Finish below the parameters that are computed from others; each leaf's gradient.
 
-    The cotangents so far are ``scale`` times too large.
+    With a ``scale``, the cotangents so far are that many times too large.
     """
     everything = [True] * len(recording.active)
     pull_back(recording.parameter_nodes, bars, everything)
 
     def finished(bar: Tensor | None, leaf: Tensor) -> Tensor | None:
-        if bar is None or scale == 1.0:
+        if bar is None or scale is None:
             return bar if bar is None else bar.to(leaf.dtype)
         return (bar.to(ops.accumulation_dtype(bar.dtype)) / scale).to(leaf.dtype)
 

@@ -299,28 +299,6 @@ class Convolution(Bilinear):
         return list(aten.convolution_backward(delta, a, weight, bias_size, *rest, mask))
 
 
-class Embedding(Rule):
-    """A row of a parameter per index: linear in the table."""
-
-    name = "linear"
-
-    def keeps_rows(self, samples: int, args: tuple[Any, ...], result: Any) -> bool:
-        table, indices = args[:2]
-        return indices.dim() > 0 and not carries_samples(table)
-
-    def record(self, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        padding = args[2] if len(args) > 2 else -1
-        node.rows = [args[1]]
-        node.kept = (args[0].shape[0], padding)
-
-    def vjp(self, node: Any, delta: Any, wanted: list[bool]) -> Tensors:
-        count, padding = node.kept
-        return [aten.embedding_dense_backward(delta, node.rows[0], count, padding, False), None]
-
-    def jvp(self, node: Any, tangents: Tensors) -> Any:
-        return aten.embedding(tangents[0], node.rows[0])
-
-
 RULES: dict[Any, Rule] = {
     aten.linear.default: Linear(),
     aten.mm.default: MatrixMatrix(with_bias=False),
@@ -330,5 +308,4 @@ RULES: dict[Any, Rule] = {
     aten.dot.default: Dot(),
     aten.vdot.default: Dot(),
     aten.convolution.default: Convolution(),
-    aten.embedding.default: Embedding(),
 }
