@@ -18,14 +18,14 @@ from wgan_fast.arguments import (
     check_samples,
 )
 from wgan_fast.critic_shapes import shaped, shaped_alone
-from wgan_fast.penalties import Penalty, check_maximum, check_penalty, check_weight
+from wgan_fast.penalties import Penalty, check_factor, check_maximum, check_penalty, weighted
 from wgan_fast.penalty_points import draw, points_of
 
 Critic = Callable[..., Any]
 Samples = Any
 """A tensor, or a tuple, list or dict of tensors."""
 
-_REDUCTIONS = ("mean", "sum", "none")
+REDUCTIONS = ("mean", "sum", "none")
 
 
 class PenaltyStats(NamedTuple):
@@ -227,8 +227,8 @@ def gradient_penalty(
     )  # fmt: skip
     check_device(device, real)
     form = check_penalty(penalty, target=target, sided=sided)
-    weight = check_weight(weight, form)
-    check_choice("reduction", reduction, _REDUCTIONS)
+    weight = check_factor(weight)
+    check_choice("reduction", reduction, REDUCTIONS)
     check_maximum(form, chunk_size, reduction)
 
     if detach:
@@ -247,7 +247,7 @@ def gradient_penalty(
     value = functools.reduce(torch.add, penalties if reduction == "none" else values)
     if reduction == "sum":
         value = value * real.shape[0]
-    result = value if not isinstance(weight, Tensor) and weight == 1.0 else weight * value
+    result = weighted(value, weight)
     if not return_stats:
         return result
     seen = form.parts * torch.cat(penalties).detach().mean()

@@ -173,8 +173,17 @@ def check_penalty(penalty: Any, **apart: Any) -> Penalty:
 
 def check_weight(weight: Any, penalty: Penalty) -> float | Tensor:
     """λ: a number ≥ 0, a 0-dim tensor, or the penalty's own."""
+    return penalty.weight if weight is None else check_factor(weight)
+
+
+def check_factor(weight: Any) -> float | Tensor:
+    """λ where a penalty's own is not applied: a number ≥ 0 or a 0-dim tensor."""
     if weight is None:
-        return penalty.weight
+        raise TypeError(
+            "weight: expected a number or a 0-dim floating tensor, got None; the penalty's own "
+            "weight is not applied here: give it, as weight=penalty.weight, or leave weight out "
+            "for 1"
+        )
     if isinstance(weight, Tensor):
         if weight.dim() or not weight.is_floating_point():
             raise TypeError(
@@ -182,6 +191,13 @@ def check_weight(weight: Any, penalty: Penalty) -> float | Tensor:
             )
         return weight.detach()
     return check_number("weight", weight)
+
+
+def weighted(penalty: Tensor, weight: float | Tensor) -> Tensor:
+    """λ P, in the type of P."""
+    if isinstance(weight, Tensor):
+        return weight.to(penalty.dtype) * penalty
+    return penalty if weight == 1.0 else weight * penalty
 
 
 def check_maximum(penalty: Penalty, chunk_size: int | None, reduction: str) -> None:
