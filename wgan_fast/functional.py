@@ -12,11 +12,10 @@ from wgan_fast.arguments import (
     check_alpha,
     check_choice,
     check_chunk_size,
-    check_critic,
     check_device,
     check_pair,
-    check_samples,
 )
+from wgan_fast.critic_calls import objective_of
 from wgan_fast.critic_shapes import shaped, shaped_alone
 from wgan_fast.penalties import Penalty, check_factor, check_maximum, check_penalty, weighted
 from wgan_fast.penalty_points import draw, points_of
@@ -254,12 +253,27 @@ def gradient_penalty(
     return result, PenaltyStats(torch.cat(norms).detach(), seen)
 
 
-def generator_loss(critic: Critic, fake: Tensor) -> Tensor:
+def generator_loss(
+    critic: Critic,
+    fake: Samples,
+    *,
+    cond: Any = None,
+    cond_kwargs: Mapping[str, Any] | None = None,
+    select: Any = None,
+    pac: int = 1,
+) -> Tensor:
     """−E f(fake): what the generator of a WGAN minimises (Arjovsky et al., 2017, arXiv 1701.07875).
 
     Args:
         critic: callable from ``(B, ...)`` to floating point scores whose first size is ``B``.
-        fake: the generator's samples ``(B, ...)``, with their graph.
+        fake: the generator's samples ``(B, ...)``, with their graph; or a tuple, list or dict of
+            such tensors, which the critic then gets.
+        cond: what the critic is called with besides the samples, as for :func:`critic_loss`; the
+            conditions that the fakes were made for. Gradients flow into those that require them.
+        cond_kwargs: named arguments of the critic.
+        select: which part of its output is the score. Of several scales the expectations are
+            added up, as the critic's loss adds theirs.
+        pac: samples to a pack, of which the critic makes one score.
 
     Returns:
         A scalar, float32 (float64 for float64 scores), differentiable as the critic is.
@@ -267,6 +281,12 @@ def generator_loss(critic: Critic, fake: Tensor) -> Tensor:
     Raises:
         TypeError, ValueError: as :func:`gradient_penalty`.
     """
-    check_critic(critic)
-    check_samples("fake", fake)
-    return -autograd_route.scores(critic, fake).mean()
+    critic, packed = shaped_alone(
+        critic, fake, "fake", cond=cond, cond_kwargs=cond_kwargs, select=select, pac=pac
+    )
+    scores = autograd_route.scores(critic, packed)
+    return objective_of(critic, _climbed)(scores, scores)
+
+
+def _climbed(_: Tensor, fake_scores: Tensor) -> Tensor:
+    return -fake_scores.mean()
