@@ -15,10 +15,12 @@ from .penalty_family import (
     load_masked,
     norm_slope,
     part_of_norm,
+    part_of_row,
     phi_options,
     phi_slope,
     raised,
     shared_factor,
+    store_masked,
 )
 
 LARGEST_BLOCK = 16384
@@ -94,9 +96,7 @@ def gradient_norm_penalty_kernel(
         TARGET, ONE_SIDED, POWER, P, HAS_WEIGHTS,
     )  # fmt: skip
     direction = scale * norm_slope(numbers, norm, P)
-    if HAS_MASK:
-        direction *= tl.load(mask_pointer + offset, mask=inside, other=0).to(accumulate)
-    tl.store(direction_pointer + offset, direction, mask=inside)
+    store_masked(direction_pointer, mask_pointer, offset, inside, direction, HAS_MASK)
 
 
 @triton.jit
@@ -125,13 +125,10 @@ def norm_parts_kernel(
         BLOCK: numbers per part.
     """
     # One program owns one part of one sample.
-    program = tl.program_id(0).to(tl.int64)
+    program = tl.program_id(0)
     accumulate: tl.constexpr = total_pointer.dtype.element_ty
-    column = (program % parts) * BLOCK + tl.arange(0, BLOCK)
-    offset = (program // parts) * length + column
-    numbers = load_masked(
-        gradient_pointer, mask_pointer, offset, column < length, accumulate, HAS_MASK
-    )
+    _, offset, inside = part_of_row(program, length, parts, BLOCK)
+    numbers = load_masked(gradient_pointer, mask_pointer, offset, inside, accumulate, HAS_MASK)
     total, count = part_of_norm(numbers, P)
     tl.store(total_pointer + program, total)
     if P == 0:
@@ -220,17 +217,11 @@ def direction_kernel(
         BLOCK: numbers per program.
     """
     # One program owns BLOCK neighbouring numbers of one sample.
-    program = tl.program_id(0)
-    row = program // parts
     accumulate: tl.constexpr = norm_pointer.dtype.element_ty
-    column = (program % parts) * BLOCK + tl.arange(0, BLOCK)
-    inside = column < length
-    offset = row.to(tl.int64) * length + column
+    row, offset, inside = part_of_row(tl.program_id(0), length, parts, BLOCK)
     numbers = load_masked(gradient_pointer, mask_pointer, offset, inside, accumulate, HAS_MASK)
     direction = tl.load(scale_pointer + row) * norm_slope(numbers, tl.load(norm_pointer + row), P)
-    if HAS_MASK:
-        direction *= tl.load(mask_pointer + offset, mask=inside, other=0).to(accumulate)
-    tl.store(direction_pointer + offset, direction, mask=inside)
+    store_masked(direction_pointer, mask_pointer, offset, inside, direction, HAS_MASK)
 
 
 def warps_for(block: int, bytes_each: int) -> int:

@@ -9,10 +9,12 @@ from .penalty_family import (
     INFINITY,
     load_masked,
     norm_slope,
+    part_of_row,
     phi_curvature,
     phi_options,
     phi_slope,
     shared_factor,
+    store_masked,
 )
 
 LARGEST_BLOCK = 8192
@@ -64,9 +66,7 @@ def _store(
     if HAS_DIRECTION and P == 2:
         # Not a product with zero: an infinite d must not become NaN where the norm is zero.
         result += tl.where(across == 0, 0, across * incoming)
-    if HAS_MASK:
-        result *= tl.load(mask_pointer + offset, mask=inside, other=0).to(numbers.dtype)
-    tl.store(result_pointer + offset, result, mask=inside)
+    store_masked(result_pointer, mask_pointer, offset, inside, result, HAS_MASK)
 
 
 @triton.jit
@@ -173,12 +173,9 @@ def inner_parts_kernel(
         BLOCK: numbers per part.
     """
     # One program owns one part of one sample.
-    program = tl.program_id(0).to(tl.int64)
-    row = program // parts
+    program = tl.program_id(0)
     accumulate: tl.constexpr = norm_pointer.dtype.element_ty
-    column = (program % parts) * BLOCK + tl.arange(0, BLOCK)
-    inside = column < length
-    offset = row * length + column
+    row, offset, inside = part_of_row(program, length, parts, BLOCK)
     numbers = load_masked(gradient_pointer, mask_pointer, offset, inside, accumulate, HAS_MASK)
     incoming = load_masked(
         grad_direction_pointer, mask_pointer, offset, inside, accumulate, HAS_MASK
@@ -284,12 +281,8 @@ def backward_store_kernel(
         BLOCK: numbers per program.
     """
     # One program owns BLOCK neighbouring numbers of one sample.
-    program = tl.program_id(0)
-    row = program // parts
     accumulate: tl.constexpr = norm_pointer.dtype.element_ty
-    column = (program % parts) * BLOCK + tl.arange(0, BLOCK)
-    inside = column < length
-    offset = row.to(tl.int64) * length + column
+    row, offset, inside = part_of_row(tl.program_id(0), length, parts, BLOCK)
     numbers = load_masked(gradient_pointer, mask_pointer, offset, inside, accumulate, HAS_MASK)
     incoming = numbers
     if HAS_DIRECTION and P == 2:

@@ -161,23 +161,20 @@ def normalisation_projected_rows(
     before: bool,
 ) -> None:
     """Launch the VJP (``before``) or the JVP on contiguous ``(R, L)`` rows; fills ``result``."""
-    rows, length = x.shape
+    rows = len(x)
     if x.numel() == 0:
         return
     tiles = Tiles.of(x, repeat)
     splits = tiles.splits(rows)
     partial = x.new_empty(rows, SUMS, splits)
     given = (u, x, x if mean is None else mean, inverse, x if gamma is None else gamma, partial)
-    geometry = (length, tiles.runs, repeat, groups, tiles.pieces, tiles.count)
+    geometry = tiles.geometry(groups)
     constants = {
         "BEFORE": before,
         "CENTRED": mean is not None,
         "HAS_GAMMA": gamma is not None,
         "SPLITS": splits,
-        "RUNS": tiles.RUNS,
-        "SPAN": tiles.SPAN,
-        "num_warps": tiles.warps,
-        "enable_fp_fusion": True,  # Triton means to change its default
+        **tiles.options,
     }
     if splits:
         normalisation_projected_sums_kernel[(rows * splits,)](*given, *geometry, **constants)

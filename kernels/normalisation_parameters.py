@@ -97,19 +97,11 @@ def normalisation_parameters_rows(
         x if mean is None else mean,
         inverse,
         bars,
-        length,
-        tiles.runs,
-        repeat,
-        groups,
-        tiles.pieces,
-        tiles.count,
+        *tiles.geometry(groups),
         samples,
         samples_per_program,
         CENTRED=mean is not None,
-        RUNS=tiles.RUNS,
-        SPAN=tiles.SPAN,
-        num_warps=tiles.warps,
-        enable_fp_fusion=True,  # Triton means to change its default
+        **tiles.options,
     )
     gamma_bar, beta_bar = bars.sum(0)
     return gamma_bar, beta_bar

@@ -211,15 +211,12 @@ def normalisation_second_rows(
         delta, tangent, x, x if mean is None else mean, inverse, x if gamma is None else gamma,
         partial,
     )  # fmt: skip
-    geometry = (length, tiles.runs, repeat, groups, tiles.pieces, tiles.count)
+    geometry = tiles.geometry(groups)
     constants = {
         "CENTRED": mean is not None,
         "HAS_GAMMA": gamma is not None,
         "SPLITS": splits,
-        "RUNS": tiles.RUNS,
-        "SPAN": tiles.SPAN,
-        "num_warps": tiles.warps,
-        "enable_fp_fusion": True,  # Triton means to change its default
+        **tiles.options,
     }
     if splits:
         normalisation_second_sums_kernel[(rows * splits,)](*given, *geometry, **constants)

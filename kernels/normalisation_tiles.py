@@ -108,6 +108,21 @@ class Tiles(NamedTuple):
         """Warps per program; 16 at most, for AMD's are twice as wide."""
         return min(max(self.RUNS * self.SPAN // (32 * NUMBERS_PER_THREAD), 1), 16)
 
+    def geometry(self, groups: int) -> tuple[int, ...]:
+        """What every kernel takes: length, runs, repeat, groups, pieces and tiles."""
+        length = self.runs * self.repeat
+        return length, self.runs, self.repeat, groups, self.pieces, self.count
+
+    @property
+    def options(self) -> dict[str, int | bool]:
+        """The compile-time options of every kernel, and the compiler's."""
+        return {
+            "RUNS": self.RUNS,
+            "SPAN": self.SPAN,
+            "num_warps": self.warps,
+            "enable_fp_fusion": True,  # Triton means to change its default
+        }
+
     def splits(self, rows: int) -> int:
         """Programs that sum one row together; 0 where it lies in one tile."""
         if self.count == 1:

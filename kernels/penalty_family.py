@@ -35,6 +35,23 @@ def load_masked(
 
 
 @triton.jit
+def store_masked(pointer, mask_pointer, offset, inside, numbers, HAS_MASK: tl.constexpr):
+    """The numbers, times the mask's, to ``offset``."""
+    if HAS_MASK:
+        numbers *= tl.load(mask_pointer + offset, mask=inside, other=0).to(numbers.dtype)
+    tl.store(pointer + offset, numbers, mask=inside)
+
+
+@triton.jit
+def part_of_row(program, length, parts, BLOCK: tl.constexpr):
+    """(row, offset, whether it is inside the row) of the BLOCK numbers that a program owns."""
+    row = program // parts
+    column = (program % parts) * BLOCK + tl.arange(0, BLOCK)
+    # A batch may hold more than 2³¹ numbers.
+    return row, row.to(tl.int64) * length + column, column < length
+
+
+@triton.jit
 def part_of_norm(numbers, P: tl.constexpr):
     """(total, count) of a block; what lies outside of the row must be 0."""
     if P == 2:

@@ -16,6 +16,7 @@ pytest.importorskip("tyro", reason="the command line needs the extra train")
 EXTRA = ["matplotlib", "rich", "scipy", "sklearn", "tensorboard", "torchvision", "tyro"]
 TINY = ["--steps", "2", "--batch-size", "4", "--n-critic", "1", "--latent-dim", "3"]
 TINY += ["--channels", "2", "--hidden-dim", "8"]
+FIRST_ORDER = "wgan-fast: backend: first_order goes with loop eager, and with auto; got loop "
 
 
 def run(*arguments, python=("-m", "wgan_fast"), folder=None):
@@ -44,6 +45,31 @@ def test_train_then_sample(tmp_path, capsys):
     drawn = main(capsys, "sample", folder, "--count", 3, "--seed", 5, "--output", picture)
     assert drawn == (0, f"{picture}\n", "")
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_train_with_every_option_of_the_penalty_then_resume(tmp_path, capsys):
+    folders = [tmp_path / name for name in ("first", "second")]
+    options = ["--lipschitz", "adaptive", "--penalty-every", "2", "--drift", "0.001"]
+    where = ["--device", "cpu", "--log-every", "1", "--run-folder", folders[0]]
+    status, out, _ = main(
+        capsys, "train", *TINY, *options, *where, "--data", "swiss-roll", "--loop", "eager"
+    )
+    assert (status, out) == (0, f"{folders[0]}\n")
+    more = ["--steps", 4, "--run-folder", folders[1]]
+    status, out, err = main(capsys, "resume", folders[0], *more)
+    assert (status, out) == (0, f"{folders[1]}\n"), err
+    rows = [
+        json.loads(line)
+        for folder in folders
+        for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    # λ moves in the steps that have a penalty, which are every other one.
+    assert ["penalty" in row for row in rows] == [True, False, True, False]
+    weights = [row["weight"] for row in rows]
+    assert weights[0] == 10.0
+    assert weights[1] == weights[2] != weights[0]
+    assert weights[3] != weights[2]
 
 
 def test_importing_the_package_imports_none_of_the_extra():
@@ -88,7 +114,8 @@ def main(capsys, *arguments):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["sample", "--help"], ["study", "--help"]]
+    "arguments",
+    [["--help"], *([name, "--help"] for name in ("train", "resume", "sample", "study"))],
 )
 def test_help(arguments, capsys):
     status, out, _ = main(capsys, *arguments)
@@ -110,7 +137,7 @@ def test_help_of_train_names_every_setting_and_the_papers_defaults(capsys):
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        ([], 2, "train, sample, study, doctor"),
+        ([], 2, "train, resume, sample, study, doctor"),
         (["fly"], 2, "fly"),
         (["train", "--objective", "gan"], 2, "--objective"),
         (["train", "--steps", "many"], 2, "--steps"),
@@ -118,7 +145,15 @@ def test_help_of_train_names_every_setting_and_the_papers_defaults(capsys):
         (["train", "--steps", "0"], 2, "steps: expected an integer of at least 1, got 0"),
         (["train", "--clip-value", "-1"], 2, "clip_value: expected a number above 0, got -1.0"),
         (["train", "--device", "tpu9"], 2, "device: expected auto, cpu, cuda"),
+        (["train", "--drift", "-1"], 2, "drift: expected a number of at least 0, got -1.0"),
+        (["train", "--loop", "graph"], 2, "--loop"),
+        *(
+            (["train", "--backend", "first_order", "--loop", loop], 2, FIRST_ORDER + loop)
+            for loop in ("captured", "compiled")
+        ),
         (["sample"], 2, "PATH"),
+        (["resume"], 2, "PATH"),
+        (["resume", "no-such-run"], 1, "run: expected a run folder with a checkpoint.pt"),
         (["study", "gradients"], 2, "name: expected one of gradient-norms, weights, "),
         (["study", "memory", "--steps", "0"], 2, "steps: expected an integer of at least 1, got 0"),
         (["study", "memory", "--threads", "0"], 2, "threads: expected an integer of at least 1"),

@@ -3,7 +3,7 @@
 from wgan_fast import optim, reference
 from wgan_fast.adaptive_weight import AdaptiveWeight
 from wgan_fast.clipping import clip_weights_
-from wgan_fast.critic_loop import CriticLoop, LoopStats
+from wgan_fast.critic_loop import CriticLoop
 from wgan_fast.critic_objective import CriticStats, critic_loss
 from wgan_fast.explaining import explain
 from wgan_fast.explanation import Explanation
@@ -17,6 +17,7 @@ from wgan_fast.functional import (
     gradient_penalty,
     interpolate,
 )
+from wgan_fast.loop_stats import LoopStats
 from wgan_fast.losses import CriticLoss
 from wgan_fast.penalties import Penalty
 from wgan_fast.regularisers import orthogonal_regularisation

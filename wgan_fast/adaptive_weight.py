@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from wgan_fast.arguments import check_number, describe
 
+LIMITS = (0.1, 1000.0)
+"""The least and the largest λ, if no others are given."""
+
 
 class AdaptiveWeight(nn.Module):
     """λ controlled towards a mean gradient norm: log λ ← log λ + rate · (n̄ − target), in bounds.
@@ -25,7 +28,7 @@ class AdaptiveWeight(nn.Module):
     penalty.
 
     Hand it to ``CriticLoss(critic, weight=AdaptiveWeight())``, for which ``penalty="adaptive"`` is
-    short, or use it in a loop of your own::
+    short, or in the same way to :class:`CriticLoop`, or use it in a loop of your own::
 
         loss, stats = critic_loss(critic, real, fake, weight=adaptive.weight, return_stats=True)
         loss.backward()
@@ -51,7 +54,7 @@ class AdaptiveWeight(nn.Module):
         *,
         target: float = 1.0,
         rate: float = 0.01,
-        limits: tuple[float, float] = (0.1, 1000.0),
+        limits: tuple[float, float] = LIMITS,
     ) -> None:
         super().__init__()
         self.target = check_number("target", target)
@@ -100,3 +103,20 @@ class AdaptiveWeight(nn.Module):
     def extra_repr(self) -> str:
         """The settings."""
         return f"target={self.target}, rate={self.rate}, limits={self.limits}"
+
+
+def with_adaptive(penalty: Any, weight: Any) -> tuple[Any, Any]:
+    """(penalty, weight) where ``penalty="adaptive"`` is spelt out: gp with an AdaptiveWeight.
+
+    Raises:
+        ValueError: it comes with a λ that is a number.
+    """
+    if not isinstance(penalty, str) or penalty != "adaptive":
+        return penalty, weight
+    weight = AdaptiveWeight() if weight is None else weight
+    if not isinstance(weight, AdaptiveWeight):
+        raise ValueError(
+            f'penalty, weight: "adaptive" has its own λ, got weight={weight!r}; take '
+            "weight=AdaptiveWeight(initial)"
+        )
+    return "gp", weight

@@ -18,11 +18,15 @@ class CapturedIteration:
         self.capturing = False
 
     def __call__(
-        self, iterate: Callable[[Tensor, Tensor], Tensor], reals: Tensor, weight: float
+        self, iterate: Callable[[Tensor, Tensor], Tensor], reals: Tensor, weight: float | None
     ) -> Tensor:
-        """One iteration: the first ones for real, then captured, then replayed."""
+        """One iteration: the first ones for real, then captured, then replayed.
+
+        ``weight`` is λ; None if the iteration has its own on the device.
+        """
         self._reals.fill(reals)
-        self._weight.tensor.fill_(weight)
+        if weight is not None:
+            self._weight.tensor.fill_(weight)
 
         def run() -> Tensor:
             return iterate(self._reals.tensor, self._weight.tensor)

@@ -1,4 +1,4 @@
-"""``wgan-fast train``, ``sample``, ``study`` and ``doctor``.
+"""``wgan-fast train``, ``resume``, ``sample``, ``study`` and ``doctor``.
 
 Exit status: 0 when done, 1 when the work failed, 2 when the command line cannot be, 130 when the
 user stopped it. What the user can mend is said in a line, without a traceback.
@@ -42,6 +42,20 @@ def _run(arguments: list[str]) -> int:
         """Train a generator against a critic and leave a run folder, whose path is printed."""
         print(training.train(config))
 
+    def resume(
+        run: tyro.conf.Positional[Path],
+        steps: Annotated[int | None, tyro.conf.arg(help_behavior_hint="")] = None,
+        run_folder: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None,
+    ) -> None:
+        """Go on with a run from its checkpoint in a new run folder, whose path is printed.
+
+        Args:
+            run: a run folder, or the checkpoint file in one.
+            steps: generator steps in all. Default: the run's own.
+            run_folder: where everything is written. Default: as for train.
+        """
+        print(training.resume(run, steps, run_folder))
+
     def sample(
         run: tyro.conf.Positional[Path],
         count: int = 100,
@@ -79,7 +93,13 @@ def _run(arguments: list[str]) -> int:
 
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"train": train, "sample": sample, "study": study, "doctor": doctor},
+            {
+                "train": train,
+                "resume": resume,
+                "sample": sample,
+                "study": study,
+                "doctor": doctor,
+            },
             prog="wgan-fast",
             description=wgan_fast.__doc__,
             args=arguments,
@@ -121,7 +141,7 @@ def doctor() -> None:
     if missing := _missing_extra():
         lines.append(
             f"trainer: not usable, {', '.join(missing)} not installed; everything but `train`, "
-            '`sample` and `study` works. To have them: pip install "wgan-fast[train]"'
+            '`resume`, `sample` and `study` works. To have them: pip install "wgan-fast[train]"'
         )
     else:
         lines.append("trainer: usable")

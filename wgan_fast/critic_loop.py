@@ -1,28 +1,33 @@
 """``CriticLoop``: a whole training iteration of a WGAN as one object."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from wgan_fast import ops
-from wgan_fast.arguments import check_choice, check_number, check_samples, describe
+from wgan_fast.adaptive_weight import AdaptiveWeight, with_adaptive
+from wgan_fast.arguments import check_choice, check_number
 from wgan_fast.captured_iteration import CapturedIteration
 from wgan_fast.critic_objective import loss_settings
 from wgan_fast.cuda_graph import CUDAGraph, Graph
 from wgan_fast.frozen_function import MODES, FrozenFunction, Function
 from wgan_fast.loop_arguments import (
     check_callable,
+    check_count,
     check_module,
     check_optimizer,
     check_penalty_of,
+    check_reals,
     check_shape,
 )
+from wgan_fast.loop_penalty import LoopPenalty
+from wgan_fast.loop_stats import LoopStats, stats_of
 from wgan_fast.penalties import Penalty
-from wgan_fast.penalty_points import around
 from wgan_fast.routes import BACKENDS
 from wgan_fast.signature import Signature
 from wgan_fast.steps import (
@@ -41,22 +46,6 @@ OBJECTIVES = ("wgan-gp", "wgan", "dcgan")
 _KEPT = 4
 
 
-class LoopStats(NamedTuple):
-    """Means over an iteration's critic steps; 0-dim tensors on the device, nothing waits for it."""
-
-    critic_loss: Tensor
-    wasserstein: Tensor | None
-    """E f(real) − E f(fake); None for dcgan, whose scores are logits."""
-    penalty: Tensor | None
-    """λ not applied; None where the objective has none."""
-    gradient_norm: Tensor | None
-    """(1/B) Σ ‖∇f(x̂ᵢ)‖; None where no gradient is penalised."""
-    real_score: Tensor
-    fake_score: Tensor
-    generator_loss: Tensor
-    """Of the one generator step."""
-
-
 class CriticLoop:
     """``n_critic`` critic steps and one generator step, by flat graphs, as one call.
 
@@ -69,7 +58,9 @@ class CriticLoop:
 
     Learning rates, λ (``loop.weight``) and c (``loop.clip_value``) can be changed between calls, as
     can training flags and the batch size: what is specialised to the former value is made anew.
-    Modules' buffers are updated as in eager training.
+    Modules' buffers are updated as in eager training. ``state_dict`` has what the loop itself knows
+    of the past: with the states of the modules, the optimisers and ``rng``, training goes on from
+    it as if it had not stopped.
 
     Args:
         generator: from z ``(B, *latent_shape)`` to samples.
@@ -84,8 +75,14 @@ class CriticLoop:
             step) or ``"dcgan"`` (cross-entropy, non-saturating).
         n_critic: critic steps per generator step.
         penalty: a name or a :class:`Penalty`, as for :func:`wgan_fast.critic_loss`. Left out,
-            wgan-gp has ``"gp"`` and dcgan none; wgan never has one.
-        weight: λ; the penalty's own if left out.
+            wgan-gp has ``"gp"`` and dcgan none; wgan never has one. ``"adaptive"`` is ``"gp"`` with
+            ``weight=AdaptiveWeight()``.
+        weight: λ, or an :class:`AdaptiveWeight`, which is moved to the critic's device and takes a
+            step after each critic step with a penalty; the penalty's own if left out.
+        every: lazy regularisation: every so-manieth critic step alone has the penalty, beginning
+            with the loop's first, times so many (Karras et al., 2020, arXiv 1912.04958). The
+            statistics of the penalty are of such steps alone.
+        drift: factor of E f(real)² in the critic's loss (Karras et al., 2018, arXiv 1710.10196).
         clip_value: c of wgan; None leaves the weights as they are, for a critic whose slope is
             bounded otherwise: by spectral normalisation, or by construction.
         regulariser: from the critic to a scalar that is added to its loss, such as
@@ -115,7 +112,9 @@ class CriticLoop:
         objective: str = "wgan-gp",
         n_critic: int = 5,
         penalty: str | Penalty | None = None,
-        weight: float | None = None,
+        weight: float | AdaptiveWeight | None = None,
+        every: int = 1,
+        drift: float = 0.0,
         clip_value: float | None = 0.01,
         regulariser: Callable[[nn.Module], Tensor] | None = None,
         mode: str = "auto",
@@ -132,12 +131,11 @@ class CriticLoop:
         self.critic_optimizer = check_optimizer("critic_optimizer", critic_optimizer, critic)
         self.latent_shape = check_shape(latent_shape)
         self.objective = check_choice("objective", objective, OBJECTIVES)
-        if isinstance(n_critic, bool) or not isinstance(n_critic, int) or n_critic < 1:
-            raise ValueError(f"n_critic: expected an integer of at least 1, got {n_critic!r}")
-        self.n_critic = n_critic
-        self._penalty = form = check_penalty_of(objective, penalty)
-        own_weight = 0.0 if form is None else form.weight
-        self.weight = check_number("weight", own_weight if weight is None else weight)
+        self.n_critic = check_count("n_critic", n_critic)
+        penalty, weight = with_adaptive(penalty, weight)
+        form = check_penalty_of(objective, penalty)
+        self._penalty = LoopPenalty(form, weight, every, critic)
+        check_number("drift", drift)
         self.clip_value = clip_value
         if clip_value is not None:
             check_number("clip_value", clip_value, positive=True)
@@ -150,19 +148,24 @@ class CriticLoop:
             )
 
         saturating = objective != "dcgan"
-        if form is None:
-            step = plain_critic_step(critic, saturating)
-        else:
-            scores = "wasserstein" if saturating else "nonsaturating"
-            step = penalised_critic_step(critic, loss_settings(form, objective=scores), backend)
         if regulariser is not None:
-            step = regularised(step, critic, check_callable("regulariser", regulariser))
-        self._critic_step = self._frozen(
-            step,
-            [critic],
-            lambda: ["the critic's loss and scores", *trained(critic)],
-            eager=backend == "first_order",
-        )
+            check_callable("regulariser", regulariser)
+        self._critic_steps: dict[bool, FrozenFunction] = {}
+        for penalised in self._penalty.kinds_of_step():
+            step = plain_critic_step(critic, saturating, drift)
+            if penalised:
+                assert form is not None
+                scores = "wasserstein" if saturating else "nonsaturating"
+                settings = loss_settings(form, objective=scores, drift=drift)
+                step = penalised_critic_step(critic, settings, backend)
+            if regulariser is not None:
+                step = regularised(step, critic, regulariser)
+            self._critic_steps[penalised] = self._frozen(
+                step,
+                [critic],
+                lambda: ["the critic's loss and scores", *trained(critic)],
+                eager=penalised and backend == "first_order",
+            )
         self._generator_step = self._frozen(
             generator_step(generator, critic, saturating),
             [generator, critic],
@@ -183,6 +186,27 @@ class CriticLoop:
         how = "eager" if eager else self.mode
         return FrozenFunction(step, owners, names, how)
 
+    @property
+    def weight(self) -> float | AdaptiveWeight:
+        """λ."""
+        return self._penalty.weight
+
+    @weight.setter
+    def weight(self, weight: float | AdaptiveWeight) -> None:
+        self._penalty.weight = weight
+
+    def state_dict(self) -> dict[str, Any]:
+        """λ, and how many critic steps have been taken, which ``every`` counts."""
+        return self._penalty.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """As ``state_dict`` had them.
+
+        Raises:
+            ValueError: they are those of a loop with another kind of λ.
+        """
+        self._penalty.load_state_dict(state)
+
     def __call__(self, reals: Tensor) -> LoopStats:
         """One iteration on ``reals``, ``(n_critic, B, ...)``, a real batch for each critic step.
 
@@ -190,24 +214,26 @@ class CriticLoop:
             TypeError, ValueError: ``reals`` is no such tensor, or on another device than the
                 modules' parameters.
         """
-        self._check(reals)
+        check_reals(reals, self.n_critic, self.critic)
         reals = reals.detach()
+        due = self._penalty.due(self.n_critic)
         if self._may_capture and self._can_capture(reals.device):
-            seen = self._replayed(reals)
+            seen = self._replayed(reals, due)
         else:
-            seen = self._iterate(reals, self._weight_for(reals))
-        stats = LoopStats(*seen.unbind())
-        if self._penalty is None:
-            stats = stats._replace(penalty=None, gradient_norm=None)
-        return stats._replace(wasserstein=None) if self.objective == "dcgan" else stats
+            seen = self._iterate(reals, self._penalty.current(reals), due)
+        self._penalty.advance(self.n_critic)
+        return stats_of(seen, due, self.objective)
 
     # -- the iteration --------------------------------------------------------------------------
 
-    def _iterate(self, reals: Tensor, weight: Tensor) -> Tensor:
-        """The iteration; [*STATISTICS, generator loss], means over the critic's steps."""
+    def _iterate(self, reals: Tensor, constant: Tensor, due: tuple[bool, ...]) -> Tensor:
+        """The iteration; [*STATISTICS, generator loss, adaptive λ], means over the critic's steps.
+
+        ``constant`` is λ if it is not adaptive; ``due`` says which steps are penalised.
+        """
         z = self._draw(reals, torch.randn, (self.n_critic, reals.shape[1], *self.latent_shape))
         noise = None
-        if self._penalty is not None and self._penalty.at == "dragan":
+        if self._penalty.takes_noise:
             noise = self._draw(reals, torch.rand, tuple(reals.shape))
         alpha = self._draw(reals, torch.rand, (self.n_critic, reals.shape[1]))
         (fakes,) = self._sample(z)
@@ -220,18 +246,20 @@ class CriticLoop:
         fakes = fakes.to(reals.dtype)  # autocast may have left them narrow
         total: Tensor | None = None
         critic_parameters = list(trained(self.critic).values())
-        take_step: Function | None = None
-        for step in range(self.n_critic):
+        take_step: dict[bool, Function] = {}
+        weights: list[Tensor] = []
+        for step, penalised in enumerate(due):
+            weights.append(self._penalty.current(reals, constant))
             arguments = [reals[step], fakes[step]]
-            if self._penalty is not None:
-                drawn = alpha[step]
-                if noise is not None:
-                    drawn = around(reals[step], noise[step], drawn)
-                arguments += [drawn, weight]
-            if take_step is None:
-                take_step = self._critic_step.prepared(*arguments)
-            seen, *gradients = take_step(*arguments)
+            if penalised:
+                drawn = None if noise is None else noise[step], alpha[step]
+                arguments += self._penalty.arguments(reals[step], *drawn, weights[-1])
+            if penalised not in take_step:
+                take_step[penalised] = self._critic_steps[penalised].prepared(*arguments)
+            seen, *gradients = take_step[penalised](*arguments)
             assert seen is not None
+            if penalised:
+                self._penalty.measured(seen)
             _update(self.critic_optimizer, critic_parameters, gradients)
             bound = self.clip_value if self.objective == "wgan" else None
             if bound is not None and not _clips(self.critic_optimizer):
@@ -243,15 +271,14 @@ class CriticLoop:
         assert loss is not None
         assert total is not None
         _update(self.generator_optimizer, trained(self.generator).values(), gradients)
-        return torch.cat((total / self.n_critic, loss.reshape(1)))
+        parts = [total / self.n_critic, loss.reshape(1)]
+        if self._penalty.adaptive is not None:
+            parts.append(torch.stack(weights).mean().reshape(1).to(total.dtype))
+        return torch.cat(parts)
 
     def _draw(self, like: Tensor, draw: Any, shape: tuple[int, ...]) -> Tensor:
         numbers: Tensor = draw(shape, generator=self.rng, device=like.device, dtype=like.dtype)
         return numbers
-
-    def _weight_for(self, reals: Tensor) -> Tensor:
-        kind = ops.accumulation_dtype(reals.dtype)
-        return torch.full((), self.weight, dtype=kind, device=reals.device)
 
     # -- captured -------------------------------------------------------------------------------
 
@@ -261,28 +288,28 @@ class CriticLoop:
     def _new_graph(self, device: torch.device) -> Graph:
         return CUDAGraph(device, [] if self.rng is None else [self.rng])
 
-    def _replayed(self, reals: Tensor) -> Tensor:
-        key = self._facts(reals)
+    def _replayed(self, reals: Tensor, due: tuple[bool, ...]) -> Tensor:
+        key = self._facts(reals, due)
         program = self._programs.get(key)
         if program is None:
             self._signature = Signature([self.generator, self.critic])
-            key = self._facts(reals)
-            if len(self._programs) >= _KEPT:
+            key = self._facts(reals, due)
+            if len(self._programs) >= _KEPT * self._penalty.patterns(self.n_critic):
                 self._programs.pop(next(iter(self._programs)))
             program = CapturedIteration(
-                self._new_graph(reals.device), reals, self._weight_for(reals)
+                self._new_graph(reals.device), reals, self._penalty.current(reals)
             )
             self._programs[key] = program
         try:
-            return program(self._iterate, reals, self.weight)
+            return program(partial(self._iterate, due=due), reals, self._penalty.constant())
         except RuntimeError as error:
             if self.mode != "auto" or not program.capturing:
                 raise
             logger.warning("not captured in a CUDA graph, runs eagerly: %s", error)
             self._may_capture = False
-            return self._iterate(reals, self._weight_for(reals))
+            return self._iterate(reals, self._penalty.current(reals), due)
 
-    def _facts(self, reals: Tensor) -> tuple[Any, ...]:
+    def _facts(self, reals: Tensor, due: tuple[bool, ...]) -> tuple[Any, ...]:
         """What is written into a captured iteration: other facts, another capture."""
         hyperparameters = [
             value if not isinstance(value, Tensor) else id(value)
@@ -291,22 +318,8 @@ class CriticLoop:
             for name, value in group.items()
             if name != "params"
         ]
-        return (*self._signature.now([reals]), *hyperparameters, self.clip_value, self.n_critic)
-
-    # -- checks ---------------------------------------------------------------------------------
-
-    def _check(self, reals: Any) -> None:
-        check_samples("reals", reals)
-        if reals.dim() < 3 or reals.shape[0] != self.n_critic:
-            raise ValueError(
-                f"reals: expected shape (n_critic, B, ...) with n_critic = {self.n_critic}, got "
-                f"{tuple(reals.shape)}; torch.stack the batches of an iteration"
-            )
-        there = next(iter(trained(self.critic).values())).device
-        if reals.device != there:
-            raise ValueError(
-                f"reals: expected them on the critic's device, {there}, got {describe(reals)}"
-            )
+        facts = *hyperparameters, self.clip_value, self.n_critic, due, *self._penalty.facts()
+        return (*self._signature.now([reals]), *facts)
 
 
 def _update(

@@ -27,15 +27,12 @@ def shaped(
     real: Any,
     fake: Any,
     *,
-    cond: Any = None,
-    cond_kwargs: Any = None,
-    select: Any = None,
-    pac: Any = 1,
-    mask: Any = None,
-    inputs: Any = "joint",
     chunk_size: int | None = None,
+    **options: Any,
 ) -> Shaped:
     """A critic and its samples, checked; as they are, where there is nothing to put together.
+
+    ``options`` are ``cond``, ``cond_kwargs``, ``select``, ``pac``, ``mask`` and ``inputs``.
 
     Raises:
         TypeError, ValueError: an argument is not what it should be.
@@ -46,15 +43,16 @@ def shaped(
         check_several_pairs(real, fake)
     else:
         check_pair(real, fake)
-    call = _call(critic, real, cond, cond_kwargs, select, pac, mask, inputs)
+    call = _call(critic, real, **options)
     if call is None:
         return Shaped(critic, real, fake, chunk_size)
     if chunk_size is not None:
-        if chunk_size % call.form.pac:
+        pac = call.form.pac
+        if chunk_size % pac:
             raise ValueError(
                 f"chunk_size: expected whole packs, a multiple of pac={pac}, got {chunk_size}"
             )
-        chunk_size //= call.form.pac
+        chunk_size //= pac
     return Shaped(call, call.form.packed(real), call.form.packed(fake), chunk_size)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from wgan_fast.arguments import describe
+from wgan_fast.arguments import check_samples, describe
 from wgan_fast.penalties import Penalty, check_penalty
 from wgan_fast.steps import trained
 
@@ -47,6 +47,13 @@ def check_shape(latent_shape: Any) -> tuple[int, ...]:
     return shape
 
 
+def check_count(name: str, count: Any, least: int = 1) -> int:
+    """An integer that counts something."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < least:
+        raise ValueError(f"{name}: expected an integer of at least {least}, got {count!r}")
+    return count
+
+
 def check_callable(name: str, function: Any) -> Any:
     """Something that can be called."""
     if not callable(function):
@@ -62,3 +69,18 @@ def check_penalty_of(objective: str, penalty: Any) -> Penalty | None:
             'loss with a penalty is objective="wgan-gp"'
         )
     return None if penalty is None and objective != "wgan-gp" else check_penalty(penalty)
+
+
+def check_reals(reals: Any, n_critic: int, critic: nn.Module) -> None:
+    """A real batch for each critic step, where the critic is."""
+    check_samples("reals", reals)
+    if reals.dim() < 3 or reals.shape[0] != n_critic:
+        raise ValueError(
+            f"reals: expected shape (n_critic, B, ...) with n_critic = {n_critic}, got "
+            f"{tuple(reals.shape)}; torch.stack the batches of an iteration"
+        )
+    there = next(iter(trained(critic).values())).device
+    if reals.device != there:
+        raise ValueError(
+            f"reals: expected them on the critic's device, {there}, got {describe(reals)}"
+        )

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from wgan_fast import routes
-from wgan_fast.adaptive_weight import AdaptiveWeight
+from wgan_fast.adaptive_weight import AdaptiveWeight, with_adaptive
 from wgan_fast.critic_calls import objective_of
 from wgan_fast.critic_objective import critic_loss, loss_settings
 from wgan_fast.critic_shapes import shaped
@@ -69,14 +69,7 @@ class CriticLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.critic = critic
-        if penalty == "adaptive":
-            penalty = "gp"
-            weight = AdaptiveWeight() if weight is None else weight
-            if not isinstance(weight, AdaptiveWeight):
-                raise ValueError(
-                    f'penalty, weight: "adaptive" has its own λ, got weight={weight!r}; take '
-                    "weight=AdaptiveWeight(initial)"
-                )
+        penalty, weight = with_adaptive(penalty, weight)
         self.adaptive: AdaptiveWeight | None = None
         if isinstance(weight, AdaptiveWeight):
             self.adaptive, weight = weight, None

@@ -162,7 +162,7 @@ def check_penalty(penalty: Any, **apart: Any) -> Penalty:
     if penalty == "adaptive":
         raise ValueError(
             'penalty: "adaptive" keeps λ from call to call; take CriticLoss(critic, '
-            'penalty="adaptive"), or wgan_fast.AdaptiveWeight in a loop of your own'
+            'penalty="adaptive"), CriticLoop, or wgan_fast.AdaptiveWeight in a loop of your own'
         )
     if isinstance(penalty, str):
         return Penalty.named(penalty)

@@ -18,7 +18,7 @@ from wgan_fast.double_backward.choice import modules_of, unwrapped
 from wgan_fast.double_backward.explicit import gradients_of
 from wgan_fast.double_backward.rules.base import plus
 from wgan_fast.flat_graph import TraceError
-from wgan_fast.objectives import nonsaturating, wasserstein
+from wgan_fast.objectives import nonsaturating, score_loss, wasserstein
 from wgan_fast.penalties import LossSettings
 
 Step = Callable[..., list[Tensor | None]]
@@ -58,11 +58,11 @@ def penalised_critic_step(critic: Any, settings: LossSettings, backend: str = "a
     return step
 
 
-def plain_critic_step(critic: Any, saturating: bool) -> Step:
+def plain_critic_step(critic: Any, saturating: bool, drift: float = 0.0) -> Step:
     """``step(real, fake)``: [statistics, *gradients] of a critic's loss without a penalty.
 
-    E f(fake) − E f(real), or DCGAN's cross-entropy if not ``saturating``; one batch where samples
-    keep apart.
+    E f(fake) − E f(real), or DCGAN's cross-entropy if not ``saturating``, and drift E f(real)²; one
+    batch where samples keep apart.
     """
     critic = unwrapped(critic)
     objective = wasserstein if saturating else nonsaturating
@@ -70,7 +70,7 @@ def plain_critic_step(critic: Any, saturating: bool) -> Step:
     def step(real: Tensor, fake: Tensor) -> list[Tensor | None]:
         with torch.enable_grad():
             real_scores, fake_scores = routes.scores_of_both(critic, real, fake)
-            loss = objective(real_scores, fake_scores)
+            loss = score_loss(objective, drift, real_scores, fake_scores)
             gradients = _gradients(loss, critic)
         means = real_scores.mean(), fake_scores.mean()
         nothing = torch.zeros_like(loss)

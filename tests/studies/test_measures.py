@@ -11,7 +11,7 @@ from wgan_fast.studies.measures import (
     rank_correlation,
     sliced_wasserstein,
 )
-from wgan_fast.studies.training_run import moments, tail
+from wgan_fast.studies.training_run import late_mean, moments, tail
 
 
 def test_exact_wasserstein_is_the_best_of_all_pairings():
@@ -83,3 +83,4 @@ def test_tail_is_never_empty():
     assert tail([1.0]) == [1.0]
     assert tail([1.0, 2.0, 3.0, 4.0]) == [4.0]
     assert tail([1.0, 2.0, 3.0, 4.0], 0.5) == [3.0, 4.0]
+    assert late_mean([9.0] * 6 + [1.0, 2.0]) == 1.5

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from wgan_fast.studies.training_run import TrainingRun
+from wgan_fast.studies.training_run import TrainingRun, watched
 from wgan_fast.training import NonFiniteLossError, TrainConfig
 
 CPU = torch.device("cpu")
@@ -35,6 +35,17 @@ def test_what_is_watched_is_what_it_says():
     assert not norms.requires_grad
     run.step()
     assert set(run.losses()) == {"critic_loss", "generator_loss"}
+
+
+def test_it_is_watched_at_moments_of_the_studys_steps(conditions):
+    runs = [TrainingRun(TrainConfig(**TINY), CPU) for _ in range(2)]
+    seen = [(step, runs[0].losses()) for step in watched(runs[0], conditions(5), "here", 2)]
+    expected = []
+    for step in range(1, 6):
+        runs[1].step()
+        if step in (3, 5):
+            expected.append((step, runs[1].losses()))
+    assert seen == expected
 
 
 def test_networks_of_ones_own_are_the_ones_trained():

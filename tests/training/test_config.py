@@ -115,6 +115,23 @@ def test_whole_numbers_become_floats():
         ({"image_size": 20}, r"image_size: expected one of 16, 28, 32, 64; got 20"),
         ({"dtype": "float16"}, r"dtype: expected one of float32, float64; got 'float16'"),
         ({"backend": "magic"}, r"backend: expected one of auto, .*got 'magic'"),
+        ({"loop": "graph"}, r"loop: expected one of auto, captured, compiled, eager; got 'graph'"),
+        (
+            {"backend": "first_order", "loop": "captured"},
+            r"backend: first_order goes with loop eager, and with auto; got loop captured",
+        ),
+        ({"drift": -0.1}, r"drift: expected a number of at least 0, got -0.1"),
+        ({"drift": "much"}, r"drift: expected a finite number, got 'much'"),
+        ({"penalty_every": 0}, r"penalty_every: expected an integer of at least 1, got 0"),
+        (
+            {"lipschitz": "sn", "penalty_every": 2},
+            r"penalty_every: only a gradient penalty takes one, so sn expects 1; got 2",
+        ),
+        (
+            {"lipschitz": "adaptive", "penalty_weight": 0.01},
+            r"penalty_weight: adaptive keeps λ between 0.1 and 1000, .*got 0.01",
+        ),
+        ({"lipschitz": "adaptive", "normalisation": "batch"}, r"normalisation: batch does not go"),
         ({"normalisation": "group"}, r"normalisation: expected one of none, .*got 'group'"),
         ({"steps": 0}, r"steps: expected an integer of at least 1, got 0"),
         ({"batch_size": 2.5}, r"batch_size: expected an integer of at least 1, got 2.5"),

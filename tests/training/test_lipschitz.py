@@ -28,7 +28,8 @@ def test_trains_and_samples(lipschitz, data, tiny_config, train_quietly):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
     for row in rows:
-        assert ("penalty" in row) == (lipschitz in NAMED)
+        assert ("penalty" in row) == (lipschitz in (*NAMED, "adaptive"))
+        assert ("weight" in row) == (lipschitz == "adaptive")
         assert all(math.isfinite(value) for value in row.values())
     trained = load_checkpoint(run)
     assert trained.config == config

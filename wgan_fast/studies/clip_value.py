@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from wgan_fast.models import MLPCritic, MLPGenerator
 from wgan_fast.studies.figures import BLUE, GREEN, ORANGE, RED, label, panels
 from wgan_fast.studies.study import Conditions, Finding, Study
-from wgan_fast.studies.training_run import TrainingRun, moments
+from wgan_fast.studies.training_run import TrainingRun, watched
 from wgan_fast.training.config import TrainConfig
 
 _CLIP_VALUES = (0.1, 0.01, 0.001)
@@ -67,13 +67,11 @@ def _profile(conditions: Conditions, name: str, config: TrainConfig) -> Profile:
         return networks[0].to(conditions.device), networks[1].to(conditions.device)
 
     run = TrainingRun(config, conditions.device, deep)
-    watched = {step for step in moments(conditions.steps, _MOMENTS) if 2 * step >= conditions.steps}
-    seen: list[Tensor] = []
-    for step in conditions.count(name):
-        run.step()
-        if step in watched:
-            run.losses()
-            seen.append(gradients_by_layer(run.critic, *run.samples(_POINTS)))
+    seen = [
+        gradients_by_layer(run.critic, *run.samples(_POINTS))
+        for step in watched(run, conditions, name, _MOMENTS)
+        if 2 * step >= conditions.steps
+    ]
     # A gradient of exactly 0 makes the mean 0, which is what there is to say.
     norms = torch.stack(seen).log().mean(0).exp()
     clip_value = config.clip_value if config.objective == "wgan" else None

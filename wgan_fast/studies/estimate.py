@@ -12,7 +12,7 @@ from wgan_fast.studies.measures import (
     rank_correlation,
 )
 from wgan_fast.studies.study import Conditions, Finding, Study
-from wgan_fast.studies.training_run import TrainingRun, moments
+from wgan_fast.studies.training_run import TrainingRun, watched
 from wgan_fast.training.config import TrainConfig
 
 _POINTS, _SCORED, _MOMENTS = 512, 4096, 40
@@ -62,14 +62,9 @@ def measure(conditions: Conditions) -> Measured:
 
 def _watch(conditions: Conditions, run: TrainingRun) -> Course:
     course = Course([], [], [])
-    watched = set(moments(conditions.steps, _MOMENTS))
-    for step in conditions.count(run.config.objective):
-        run.step()
-        if step not in watched:
-            continue
-        losses = run.losses()
+    for step in watched(run, conditions, run.config.objective, _MOMENTS):
         if run.config.objective == "dcgan":
-            estimate = jensen_shannon_estimate(losses["critic_loss"])
+            estimate = jensen_shannon_estimate(run.losses()["critic_loss"])
         else:
             real, fake = run.samples(_SCORED)
             estimate = float(run.scores(real).mean() - run.scores(fake).mean())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wgan_fast.studies.figures import GREEN, GREY, ORANGE, label, panels
 from wgan_fast.studies.study import Conditions, Finding, Study
-from wgan_fast.studies.training_run import TrainingRun, moments
+from wgan_fast.studies.training_run import TrainingRun, watched
 from wgan_fast.training.config import TrainConfig
 from wgan_fast.training.lipschitz import Objective
 
@@ -59,13 +59,9 @@ def _watch(conditions: Conditions, objective: Objective) -> NormsOverTraining:
     run = TrainingRun(config, conditions.device)
     edges = torch.logspace(_LOWEST, _HIGHEST, _BINS + 1, dtype=torch.float64)
     seen = NormsOverTraining([], edges.tolist(), [], [], [], [])
-    watched = {0, *moments(conditions.steps, _MOMENTS)}
     _record(seen, 0, run.gradient_norms(_POINTS))
-    for step in conditions.count(objective):
-        run.step()
-        if step in watched:
-            run.losses()
-            _record(seen, step, run.gradient_norms(_POINTS))
+    for step in watched(run, conditions, objective, _MOMENTS):
+        _record(seen, step, run.gradient_norms(_POINTS))
     return seen
 
 

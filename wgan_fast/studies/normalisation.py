@@ -12,7 +12,7 @@ from wgan_fast.models import DCGANCritic
 from wgan_fast.studies.figures import BLUE, GREEN, GREY, ORANGE, label, panels
 from wgan_fast.studies.measures import random_directions, sliced_wasserstein
 from wgan_fast.studies.study import Conditions, Finding, Study
-from wgan_fast.studies.training_run import TrainingRun, moments, tail
+from wgan_fast.studies.training_run import TrainingRun, late_mean, watched
 from wgan_fast.training.config import Normalisation, TrainConfig
 
 _NORMALISATIONS: tuple[Normalisation, ...] = ("none", "layer", "batch")
@@ -54,12 +54,8 @@ def measure(conditions: Conditions) -> Measured:
         run = _start(conditions, normalisation)
         directions = random_directions(16 * 16, _DIRECTIONS, run.watching)
         course = Course(normalisation, [], [], [], [], [])
-        watched = set(moments(conditions.steps, _MOMENTS))
-        for step in conditions.count(_NAMES[normalisation]):
-            run.step()
-            if step in watched:
-                run.losses()
-                _record(course, step, run, directions)
+        for step in watched(run, conditions, _NAMES[normalisation], _MOMENTS):
+            _record(course, step, run, directions)
         courses.append(course)
         first, second = (run.data(_IMAGES, run.watching) for _ in range(2))
         floor = sliced_wasserstein(first, second, directions)
@@ -127,7 +123,7 @@ def findings(measured: Measured) -> list[Finding]:
     """BatchNorm mixes samples and loosens the constraint; LayerNorm does neither."""
     courses = {course.normalisation: course for course in measured.courses}
     foreign, deviation, distance = (
-        {name: _late(getattr(course, what)) for name, course in courses.items()}
+        {name: late_mean(getattr(course, what)) for name, course in courses.items()}
         for what in ("foreign", "deviation", "distance")
     )
     return [
@@ -152,11 +148,6 @@ def findings(measured: Measured) -> list[Finding]:
             f"sliced W₁ to the data is {_named(distance)}; real to real {measured.floor:.4f}",
         ),
     ]
-
-
-def _late(series: list[float]) -> float:
-    late = tail(series)
-    return sum(late) / len(late)
 
 
 def _named(values: dict[str, float]) -> str:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from wgan_fast.studies.figures import BLUE, GREEN, GREY, ORANGE, label, panels
 from wgan_fast.studies.measures import exact_wasserstein
 from wgan_fast.studies.study import Conditions, Finding, Study
-from wgan_fast.studies.training_run import TrainingRun, moments, tail
+from wgan_fast.studies.training_run import TrainingRun, late_mean, watched
 from wgan_fast.training.config import TrainConfig
 
 _WEIGHTS = (1.0, 10.0, 100.0)
@@ -52,12 +52,8 @@ def measure(conditions: Conditions) -> Measured:
         )
         run = TrainingRun(config, conditions.device)
         course = Course(weight, [], [], [], [])
-        watched = set(moments(conditions.steps, _MOMENTS))
-        for step in conditions.count(f"λ = {weight:g}"):
-            run.step()
-            if step in watched:
-                run.losses()
-                _record(course, step, run)
+        for step in watched(run, conditions, f"λ = {weight:g}", _MOMENTS):
+            _record(course, step, run)
         courses.append(course)
         floor = exact_wasserstein(*(run.data(_POINTS, run.watching) for _ in range(2)))
     return Measured(courses, floor)
@@ -75,9 +71,9 @@ def _record(course: Course, step: int, run: TrainingRun) -> None:
 def findings(measured: Measured) -> list[Finding]:
     """Norms by λ, the estimate's share of the distance by λ, and how little the samples care."""
     courses = measured.courses
-    deviations = [_mean(tail(course.deviation)) for course in courses]
-    ratios = [_mean(tail(course.estimate)) / _mean(tail(course.distance)) for course in courses]
-    distances = [_mean(tail(course.distance)) for course in courses]
+    deviations = [late_mean(course.deviation) for course in courses]
+    ratios = [late_mean(course.estimate) / late_mean(course.distance) for course in courses]
+    distances = [late_mean(course.distance) for course in courses]
     return [
         Finding(
             "the larger λ, the nearer are the gradient norms to 1",
@@ -95,10 +91,6 @@ def findings(measured: Measured) -> list[Finding]:
             f"{_by_weight(courses, distances, 'W₁ is')}; real against real {measured.floor:.3f}",
         ),
     ]
-
-
-def _mean(series: list[float]) -> float:
-    return sum(series) / len(series)
 
 
 def _falls(series: list[float]) -> bool:

@@ -1,11 +1,12 @@
 """A training run that a study drives step by step and looks into."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 import wgan_fast
+from wgan_fast.studies.study import Conditions
 from wgan_fast.training.config import TrainConfig
 from wgan_fast.training.data import load_data
 from wgan_fast.training.metrics import require_finite
@@ -107,6 +108,20 @@ class TrainingRun:
         return norms
 
 
+def watched(run: TrainingRun, conditions: Conditions, label: str, count: int) -> Iterator[int]:
+    """Takes the study's steps, and stops at ``count`` of them, the losses finite, to look around.
+
+    Raises:
+        NonFiniteLossError: at such a moment a loss is infinite or NaN.
+    """
+    at = set(moments(conditions.steps, count))
+    for step in conditions.count(label):
+        run.step()
+        if step in at:
+            run.losses()
+            yield step
+
+
 def moments(steps: int, count: int) -> list[int]:
     """At most ``count`` steps from 1 to ``steps``, evenly spread, the last among them."""
     count = min(count, steps)
@@ -116,3 +131,9 @@ def moments(steps: int, count: int) -> list[int]:
 def tail(series: list[float], part: float = 0.25) -> list[float]:
     """The last part of a series, at least its last value."""
     return series[-max(1, round(part * len(series))) :]
+
+
+def late_mean(series: list[float]) -> float:
+    """The mean of a series' tail."""
+    late = tail(series)
+    return sum(late) / len(late)

@@ -10,7 +10,7 @@ try:
         RunFolderError,
         TrainingError,
     )
-    from wgan_fast.training.loop import train
+    from wgan_fast.training.loop import resume, train
     from wgan_fast.training.sampling import sample
 except ModuleNotFoundError as error:
     if error.name is not None and error.name.split(".")[0] == "wgan_fast":
@@ -28,6 +28,7 @@ __all__ = [
     "TrainConfig",
     "TrainingError",
     "load_checkpoint",
+    "resume",
     "sample",
     "save_checkpoint",
     "train",

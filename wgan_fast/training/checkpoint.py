@@ -1,4 +1,7 @@
-"""One file that holds a trained generator and critic with their settings, whole or not at all."""
+"""One file that holds a trained generator and critic with their settings, whole or not at all.
+
+With the state of their training, if it is given, the training can go on.
+"""
 
 import os
 import pickle
@@ -25,10 +28,17 @@ class Checkpoint:
     step: int
     generator: nn.Module
     critic: nn.Module
+    training: Mapping[str, Any]
+    """What :mod:`wgan_fast.training.resuming` needs; empty if it was not saved."""
 
 
 def save_checkpoint(
-    path: Path, config: TrainConfig, step: int, generator: nn.Module, critic: nn.Module
+    path: Path,
+    config: TrainConfig,
+    step: int,
+    generator: nn.Module,
+    critic: nn.Module,
+    training: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the checkpoint beside ``path`` and moves it there.
 
@@ -42,6 +52,7 @@ def save_checkpoint(
         "step": step,
         "generator": generator.state_dict(),
         "critic": critic.state_dict(),
+        "training": dict(training or {}),
     }
     with unfinished.open("wb") as file:
         torch.save(contents, file)
@@ -83,6 +94,7 @@ def _rebuild(path: Path, contents: Mapping[str, Any]) -> Checkpoint:
         generator.load_state_dict(contents["generator"])
         critic.load_state_dict(contents["critic"])
         step = int(contents["step"])
+        training = contents.get("training", {})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"run: {path} does not fit together: {error}") from error
-    return Checkpoint(config, step, generator.eval(), critic.eval())
+    return Checkpoint(config, step, generator.eval(), critic.eval(), training)

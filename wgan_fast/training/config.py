@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 import torch
 import tyro
 
-from wgan_fast.penalties import NAMED
+from wgan_fast.adaptive_weight import LIMITS
 from wgan_fast.training.errors import ConfigError
 from wgan_fast.training.lipschitz import (
+    WITHOUT_PENALTY,
     Lipschitz,
     Objective,
     method_of,
@@ -59,6 +60,7 @@ class TrainConfig:
     the same loss with a gradient penalty. Default: wgan-gp, or what --lipschitz goes with."""
     lipschitz: Default[Lipschitz] = LEFT_OUT
     """What bounds the critic's slope. clip: weight clipping. gp to banach-inf: a gradient penalty.
+    adaptive: that of gp, with a λ that follows the mean gradient norm.
     sn: spectral normalisation. ortho: orthogonal regularisation. groupsort: a critic that is
     1-Lipschitz by construction. Default: none (dcgan), clip (wgan), gp (wgan-gp)."""
     data: Data = "digits"
@@ -82,7 +84,11 @@ class TrainConfig:
     """Adam's β₂; RMSprop, with clip, has none. Default: 0.999 (dcgan), 0.9 (the others)."""
     penalty_weight: Default[float] = LEFT_OUT
     """λ of the gradient penalty, or β of ortho. Default: each paper's, such as 10 (gp), 5 (r1); on
-    2-D data 0.1 (gp and what is close to it); 1 (ortho)."""
+    2-D data 0.1 (gp and what is close to it); 10 to begin with (adaptive); 1 (ortho)."""
+    penalty_every: int = 1
+    """Lazy regularisation: the penalty in every so-manieth critic step alone, times so many."""
+    drift: float = 0.0
+    """ε of ProGAN's drift term ε E f(real)² in the critic's loss; 0.001 in its paper."""
     clip_value: Default[float] = LEFT_OUT
     """c of weight clipping. Default: 0.01."""
     backend: Backend = "auto"
@@ -145,7 +151,7 @@ class TrainConfig:
     @property
     def penalty(self) -> str | None:
         """The gradient penalty's name, None where the method is another."""
-        return self.lipschitz if self.lipschitz in NAMED else None
+        return None if self.lipschitz in WITHOUT_PENALTY else self.lipschitz
 
     @property
     def clips(self) -> bool:
@@ -198,6 +204,7 @@ _REAL_NUMBERS = (
     "beta1",
     "beta2",
     "penalty_weight",
+    "drift",
     "clip_value",
 )
 
@@ -211,7 +218,7 @@ def _real_number(name: str, value: object) -> float:
 
 
 def _require_choices(config: TrainConfig) -> None:
-    for name, literal in {"data": Data, "backend": Backend}.items():
+    for name, literal in {"data": Data, "backend": Backend, "loop": Loop}.items():
         _require_choice(name, getattr(config, name), get_args(literal))
     for name, literal in {"objective": Objective, "lipschitz": Lipschitz}.items():
         _require_choice(name, getattr(config, name), (*get_args(literal), None))
@@ -230,7 +237,7 @@ def _require_ranges(config: TrainConfig) -> None:
     at_least = dict.fromkeys(
         ("steps", "batch_size", "n_critic", "latent_dim", "channels", "hidden_dim"), 1
     )
-    at_least |= {"threads": 1, "log_every": 1, "picture_every": 1, "seed": 0}
+    at_least |= {"threads": 1, "log_every": 1, "picture_every": 1, "penalty_every": 1, "seed": 0}
     for name, lowest in at_least.items():
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
@@ -240,10 +247,11 @@ def _require_ranges(config: TrainConfig) -> None:
     for name in ("critic_learning_rate", "generator_learning_rate", "clip_value"):
         if not getattr(config, name) > 0:
             raise ConfigError(f"{name}: expected a number above 0, got {getattr(config, name)!r}")
-    if config.penalty_weight < 0:
-        raise ConfigError(
-            f"penalty_weight: expected a number of at least 0, got {config.penalty_weight!r}"
-        )
+    for name in ("penalty_weight", "drift"):
+        if getattr(config, name) < 0:
+            raise ConfigError(
+                f"{name}: expected a number of at least 0, got {getattr(config, name)!r}"
+            )
     for name in ("beta1", "beta2"):
         if not 0 <= getattr(config, name) < 1:
             raise ConfigError(f"{name}: expected a number in [0, 1), got {getattr(config, name)!r}")
@@ -271,6 +279,21 @@ def _require_sense(config: TrainConfig) -> None:
         raise ConfigError(
             f"backend: only a gradient penalty takes one, so {config.lipschitz} expects auto; "
             f"got {config.backend!r}"
+        )
+    if config.backend == "first_order" and config.loop in ("captured", "compiled"):
+        raise ConfigError(
+            f"backend: first_order goes with loop eager, and with auto; got loop {config.loop}"
+        )
+    if config.penalty is None and config.penalty_every != 1:
+        raise ConfigError(
+            f"penalty_every: only a gradient penalty takes one, so {config.lipschitz} expects 1; "
+            f"got {config.penalty_every}"
+        )
+    least, largest = LIMITS
+    if config.penalty == "adaptive" and not least <= config.penalty_weight <= largest:
+        raise ConfigError(
+            f"penalty_weight: adaptive keeps λ between {least:g} and {largest:g}, expected one to "
+            f"begin with from there; got {config.penalty_weight!r}"
         )
     try:
         torch.device("cpu" if config.device == "auto" else config.device)

@@ -8,10 +8,10 @@ from wgan_fast.training.errors import ConfigError
 Objective = Literal["dcgan", "wgan", "wgan-gp"]
 Lipschitz = Literal[
     "clip", "gp", "lp", "zero", "r1", "r2", "r1+r2", "dragan", "div", "max",
-    "banach-1", "banach-2", "banach-inf", "sn", "ortho", "groupsort", "none",
+    "banach-1", "banach-2", "banach-inf", "adaptive", "sn", "ortho", "groupsort", "none",
 ]  # fmt: skip
 
-_WITHOUT_PENALTY = ("clip", "sn", "ortho", "groupsort", "none")
+WITHOUT_PENALTY = ("clip", "sn", "ortho", "groupsort", "none")
 _OF_OBJECTIVE: dict[str, Lipschitz] = {"dcgan": "none", "wgan": "clip", "wgan-gp": "gp"}
 # A logit has no weights to clip for, and WGAN-div's divergence is that of the Wasserstein loss.
 _NOT_WITH_CROSS_ENTROPY = ("clip", "div")
@@ -26,7 +26,7 @@ _ORTHO_WEIGHT = 1.0
 
 def objective_of(lipschitz: Lipschitz | None) -> Objective:
     """The objective of whoever names a method alone: the Wasserstein loss, penalised or not."""
-    return "wgan" if lipschitz in _WITHOUT_PENALTY else "wgan-gp"
+    return "wgan" if lipschitz in WITHOUT_PENALTY else "wgan-gp"
 
 
 def method_of(objective: Objective) -> Lipschitz:
@@ -38,7 +38,7 @@ def method_settings(objective: Objective, lipschitz: Lipschitz, is_2d: bool) -> 
     """What a method's paper, or a trial of ours, sets otherwise than the objective's paper.
 
     - Penalties: each paper's λ, see :data:`wgan_fast.penalties.NAMED`; on the toys those around
-      gp's a hundredth, as in the WGAN-GP paper's toy code.
+      gp's a hundredth, as in the WGAN-GP paper's toy code. That of adaptive begins at gp's 10.
     - sn: Miyato et al. 2018, arXiv 1802.05957: Adam 2e-4, β = (0, 0.9), five critic steps.
     - ortho and groupsort: Adam with WGAN-GP's β. Their papers train no such WGAN; β = 1 of the
       regulariser and the critic's learning rate of 1e-3 are ours.
@@ -48,6 +48,8 @@ def method_settings(objective: Objective, lipschitz: Lipschitz, is_2d: bool) -> 
         settings["penalty_weight"] = NAMED[lipschitz].weight
         if is_2d and lipschitz in _ON_TOYS:
             settings["penalty_weight"] = _ON_TOYS[lipschitz]
+    if lipschitz == "adaptive":
+        settings["penalty_weight"] = NAMED["gp"].weight
     if lipschitz == "ortho":
         settings["penalty_weight"] = _ORTHO_WEIGHT
     if objective == "wgan" and lipschitz not in ("clip", "none"):

@@ -1,5 +1,6 @@
 """The trainer: one function that reads top to bottom."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import wgan_fast
-from wgan_fast.training.checkpoint import save_checkpoint
+from wgan_fast.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from wgan_fast.training.config import TrainConfig
 from wgan_fast.training.data import load_data
 from wgan_fast.training.errors import ConfigError
@@ -20,6 +21,7 @@ from wgan_fast.training.networks import build_networks
 from wgan_fast.training.optimizers import build_optimizers
 from wgan_fast.training.pictures import save_grid, save_level_sets
 from wgan_fast.training.progress import ProgressLine
+from wgan_fast.training.resuming import TrainingState
 from wgan_fast.training.run_folder import RunFolder
 from wgan_fast.training.sampling import draw
 
@@ -47,7 +49,44 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
         RunFolderError: the run folder is taken or cannot be made.
         NonFiniteLossError: a loss became infinite or NaN; the run folder keeps what it held.
     """
-    console = console or Console(stderr=True)
+    return _train(config, console or Console(stderr=True))
+
+
+def resume(
+    run: Path,
+    steps: int | None = None,
+    run_folder: Path | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Goes on with a run from its checkpoint, in a run folder of its own.
+
+    With the run's settings and from the very state that it was in: what is learnt is what an
+    uninterrupted run would have learnt.
+
+    Args:
+        run: a run folder, or a checkpoint file.
+        steps: generator steps in all, those of the run among them; the run's own if left out.
+        run_folder: where everything is written, as for :class:`TrainConfig`.
+        console: where the progress goes; standard error if left out.
+
+    Returns:
+        The path of the new run folder.
+
+    Raises:
+        ConfigError, RunFolderError, NonFiniteLossError: as :func:`train`; or there is no step left.
+        CheckpointError: there is no whole checkpoint, or it is from another kind of device.
+    """
+    start = load_checkpoint(run)
+    steps = start.config.steps if steps is None else steps
+    config = dataclasses.replace(start.config, steps=steps, run_folder=run_folder)
+    if config.steps <= start.step:
+        raise ConfigError(
+            f"steps: expected more than the {start.step} that the run has taken, got {config.steps}"
+        )
+    return _train(config, console or Console(stderr=True), start)
+
+
+def _train(config: TrainConfig, console: Console, start: Checkpoint | None = None) -> Path:
     device, dtype = choose_device(config.device), getattr(torch, config.dtype)
 
     data = load_data(config, device, dtype)
@@ -72,13 +111,22 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
         objective=config.objective,
         n_critic=config.n_critic,
         penalty=config.penalty,
-        weight=config.penalty_weight,
+        weight=weight_of(config),
+        every=config.penalty_every,
+        drift=config.drift,
         clip_value=config.clip_value if config.clips else None,
         regulariser=regulariser_of(config),
         mode=config.loop,
         rng=rng,
         backend=config.backend,
     )
+    state = TrainingState(generator_optimizer, critic_optimizer, loop, rng)
+    first_step = 1
+    if start is not None:
+        generator.load_state_dict(start.generator.state_dict())
+        critic.load_state_dict(start.critic.state_dict())
+        state.restore(start.training)
+        first_step = start.step + 1
     interval = IntervalMean()
     with (
         cpu_threads(config.threads),
@@ -89,7 +137,7 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
         console.print(f"Training {what} into {run.path}")
         began = interval_began = time.perf_counter()
         steps_in_interval = 0
-        for step in range(1, config.steps + 1):
+        for step in range(first_step, config.steps + 1):
             reals = torch.stack([data(config.batch_size, rng) for _ in range(config.n_critic)])
             stats = loop(reals)
             interval.add({name: seen for name, seen in stats._asdict().items() if seen is not None})
@@ -117,8 +165,15 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
                 else:
                     save_grid(samples, run.picture_path(step))
                 run.show_picture(step)
-                save_checkpoint(run.checkpoint_path, config, step, generator, critic)
+                save_checkpoint(run.checkpoint_path, config, step, generator, critic, state.saved())
     return run.path
+
+
+def weight_of(config: TrainConfig) -> float | wgan_fast.AdaptiveWeight:
+    """λ of the penalty, to begin with if it is adaptive."""
+    if config.penalty == "adaptive":
+        return wgan_fast.AdaptiveWeight(config.penalty_weight)
+    return config.penalty_weight
 
 
 def regulariser_of(config: TrainConfig) -> Callable[[nn.Module], Tensor] | None:

@@ -13,28 +13,31 @@ class IntervalMean:
     """The mean of named 0-dim tensors since the last ``read``; ``add`` never waits for the device.
 
     A single infinite or NaN value makes the interval's mean infinite or NaN, so nothing is missed
-    between two reads.
+    between two reads. A name that some steps do not have gets the mean over those that do.
     """
 
     def __init__(self) -> None:
-        self._names: tuple[str, ...] = ()
-        self._total: Tensor | None = None
-        self._count = 0
+        self._sums: dict[tuple[str, ...], tuple[Tensor, int]] = {}
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Adds one step's values; every call between two reads must have the same names."""
+        """Adds one step's values."""
         row = torch.stack(list(values.values()))
-        self._names = tuple(values)
-        self._total = row if self._total is None else self._total + row
-        self._count += 1
+        if (names := tuple(values)) in self._sums:
+            total, count = self._sums[names]
+            self._sums[names] = total + row, count + 1
+        else:
+            self._sums[names] = row, 1
 
     def read(self) -> dict[str, float]:
         """The means by name, {} where nothing was added; begins the next interval."""
-        if self._total is None:
-            return {}
-        means = (self._total / self._count).tolist()
-        self._total, self._count = None, 0
-        return dict(zip(self._names, means, strict=True))
+        totals: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        for names, (row, count) in self._sums.items():
+            for name, total in zip(names, row.tolist(), strict=True):
+                totals[name] = totals.get(name, 0.0) + total
+                counts[name] = counts.get(name, 0) + count
+        self._sums = {}
+        return {name: total / counts[name] for name, total in totals.items()}
 
 
 def require_finite(metrics: Mapping[str, float], step: int) -> None:

@@ -11,6 +11,7 @@ _SHORT_NAMES = {
     "generator_loss": "generator",
     "wasserstein": "W",
     "gradient_norm": "‖∇f‖",
+    "weight": "λ",
 }
 _PLAIN_LINES = 10
 
