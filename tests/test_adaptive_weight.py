@@ -148,3 +148,13 @@ def test_checks_what_it_is_updated_with():
 def test_adaptive_and_a_number_exclude_each_other():
     with pytest.raises(ValueError, match=r"penalty, weight: .* got weight=3.0"):
         CriticLoss(nn.Linear(3, 1), penalty="adaptive", weight=3.0)
+
+
+@pytest.mark.parametrize(("name", "value"), [("target", 2.0), ("sided", "one"), ("at", "real")])
+def test_adaptive_has_settings_of_its_own(name, value):
+    message = rf'penalty, {name}: "adaptive" has its own {name}, got {name}={value!r}; .*Penalty\('
+    with pytest.raises(ValueError, match=message):
+        CriticLoss(nn.Linear(3, 1), penalty="adaptive", **{name: value})
+    message = r'penalty: "adaptive" keeps λ from call to call; take CriticLoss'
+    with pytest.raises(ValueError, match=message):
+        critic_loss(nn.Linear(3, 1), *torch.randn(2, 4, 3), penalty="adaptive", **{name: value})

@@ -105,14 +105,20 @@ class AdaptiveWeight(nn.Module):
         return f"target={self.target}, rate={self.rate}, limits={self.limits}"
 
 
-def with_adaptive(penalty: Any, weight: Any) -> tuple[Any, Any]:
+def with_adaptive(penalty: Any, weight: Any, **apart: Any) -> tuple[Any, Any]:
     """(penalty, weight) where ``penalty="adaptive"`` is spelt out: gp with an AdaptiveWeight.
 
     Raises:
-        ValueError: it comes with a λ that is a number.
+        ValueError: it comes with a λ that is a number, or with a setting ``apart`` that gp has.
     """
     if not isinstance(penalty, str) or penalty != "adaptive":
         return penalty, weight
+    for name, value in apart.items():
+        if value is not None:
+            raise ValueError(
+                f'penalty, {name}: "adaptive" has its own {name}, got {name}={value!r}; take '
+                f"penalty=Penalty({name}={value!r}) with weight=AdaptiveWeight()"
+            )
     weight = AdaptiveWeight() if weight is None else weight
     if not isinstance(weight, AdaptiveWeight):
         raise ValueError(

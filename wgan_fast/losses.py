@@ -69,7 +69,7 @@ class CriticLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.critic = critic
-        penalty, weight = with_adaptive(penalty, weight)
+        penalty, weight = with_adaptive(penalty, weight, target=target, sided=sided, at=at)
         self.adaptive: AdaptiveWeight | None = None
         if isinstance(weight, AdaptiveWeight):
             self.adaptive, weight = weight, None

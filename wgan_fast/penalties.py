@@ -150,6 +150,11 @@ def check_penalty(penalty: Any, **apart: Any) -> Penalty:
     Raises:
         TypeError, ValueError: it is neither, or comes with one of the settings that it has itself.
     """
+    if penalty == "adaptive":
+        raise ValueError(
+            'penalty: "adaptive" keeps λ from call to call; take CriticLoss(critic, '
+            'penalty="adaptive"), CriticLoop, or wgan_fast.AdaptiveWeight in a loop of your own'
+        )
     given = {name: value for name, value in apart.items() if value is not None}
     if penalty is None:
         return Penalty(**given)
@@ -158,11 +163,6 @@ def check_penalty(penalty: Any, **apart: Any) -> Penalty:
         raise ValueError(
             f"penalty, {name}: expected one of them, got penalty={penalty!r} and {name}={value!r}; "
             f"a penalty has its own {name}: dataclasses.replace(penalty, {name}={value!r})"
-        )
-    if penalty == "adaptive":
-        raise ValueError(
-            'penalty: "adaptive" keeps λ from call to call; take CriticLoss(critic, '
-            'penalty="adaptive"), CriticLoop, or wgan_fast.AdaptiveWeight in a loop of your own'
         )
     if isinstance(penalty, str):
         return Penalty.named(penalty)
