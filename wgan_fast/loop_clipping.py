@@ -33,10 +33,11 @@ def check_clip_value(clip_value: float | None, optimizer: Optimizer) -> float | 
         clip_value = check_number("clip_value", clip_value, positive=True)
     bounds = own_bounds(optimizer)
     if any(bound != clip_value for bound in bounds):
+        there = ", ".join(map(str, dict.fromkeys(bounds)))
         raise ValueError(
             "clip_value: expected it to be left out where critic_optimizer clips in its own step, "
-            f"to {', '.join(map(str, dict.fromkeys(bounds)))}, got {clip_value}; the loop itself clips nothing "
-            'then: change critic_optimizer.param_groups[...]["clip_value"]'
+            f"to {there}, got {clip_value}; the loop itself clips nothing then: change "
+            'critic_optimizer.param_groups[...]["clip_value"]'
         )
     return clip_value
 
