@@ -88,7 +88,8 @@ class AdaptiveWeight(nn.Module):
             raise TypeError(
                 f"gradient_norm: expected a floating point tensor, got {describe(gradient_norm)}"
             )
-        norm = gradient_norm.to(self.weight.dtype).mean()
+        wide = torch.promote_types(gradient_norm.dtype, self.weight.dtype)
+        norm = gradient_norm.to(wide).mean()
         excess = (norm - self.target).nan_to_num(nan=0.0).clamp(-1, 1)
         self.weight.copy_((self.weight * (self.rate * excess).exp()).clamp(*self.limits))
 
