@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from wgan_fast import autograd_route, ops
 from wgan_fast.critic_calls import CriticCall, measured
 from wgan_fast.double_backward.choice import Memory
-from wgan_fast.moment import Moment
+from wgan_fast.double_backward.moment import Moment
 from wgan_fast.penalties import Penalty
 
 Critic = Callable[[Tensor], Tensor]

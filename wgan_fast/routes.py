@@ -20,7 +20,7 @@ from wgan_fast.double_backward.errors import (
     NoDoubleBackward,
     Unsupported,
 )
-from wgan_fast.moment import Moment
+from wgan_fast.double_backward.moment import Moment
 from wgan_fast.objectives import score_loss
 from wgan_fast.penalties import LossSettings, Penalty
 from wgan_fast.penalty_points import points_of

@@ -87,6 +87,22 @@ def test_merged_where_it_is_right(name):
     assert (reason(critic) is None) if why is None else (why in reason(critic))
 
 
+def through_a_view(x, y):
+    zeros = torch.zeros_like(x)
+    zeros[:, 0] = y.sum()
+    return zeros
+
+
+def shifted(y):
+    moved = y.clone()
+    moved[1:] = y[:-1]
+    return moved
+
+
+def crossed(m, y):
+    return m.table.weight.detach()[y[:, None], y]
+
+
 # Nothing of these is seen while all labels are the same, as they may be in a first batch.
 SEEING = {
     "share": lambda m, x, y: m.net(x) * (1 + y / (y.sum() + 1))[:, None],
@@ -98,6 +114,13 @@ SEEING = {
     "counted": lambda m, x, y: m.net(x) * (1 + int(y.sum())),
     "branch": lambda m, x, y: m.net(x) / (len(x) if y.sum() > 0 else 1),
     "written": lambda m, x, y: m.net(x) * (1 + y.clone().add_(y.sum()))[:, None],
+    "read as an integer": lambda m, x, y: m.net(x) * (1 + y.sum().item() / 10),
+    "counted as a factor": lambda m, x, y: m.net(x) / (1 + (y > 1).count_nonzero().item() / 2),
+    "branch on a factor": lambda m, x, y: m.net(x) * (1 / len(x) if (y > 0).any() else 1.0),
+    "a length": lambda m, x, y: m.net(x) * (1.0 + len((y == 2).nonzero())),
+    "written through a view": lambda m, x, y: m.net(x + through_a_view(x, y)),
+    "shifted through a view": lambda m, x, y: m.net(x) * (1 + shifted(y))[:, None],
+    "crossed indices": lambda m, x, y: m.net(x) + crossed(m, y).sum(1, keepdim=True),
 }
 
 
@@ -124,6 +147,17 @@ def test_equal_labels_prove_nothing_of_a_loss_without_penalty():
 def test_in_slices_of_which_one_is_smaller():
     critic = Conditional(SCORES["product"][0])
     assert mixed(critic, *data(), backend="explicit", chunk_size=4) < 1e-10
+
+
+@pytest.mark.parametrize("options", [{"scale_grad_by_freq": True}, {"sparse": True}], ids=str)
+def test_embeddings_with_gradients_of_their_own_kind(options):
+    critic = Conditional(SCORES["embedding"][0])
+    critic.table = nn.Embedding(CLASSES, WIDTH, **options).double()
+    real, fake, labels, alpha = data()
+    ours = wgan_fast.critic_loss(critic, real, fake, cond=labels, alpha=alpha)
+    theirs = reference.critic_loss(lambda x: critic(x, labels), real, fake, alpha)
+    for got, expected in zip(gradients(ours, critic), gradients(theirs, critic), strict=True):
+        torch.testing.assert_close(got, expected)
 
 
 def test_slices_are_not_for_labels_that_mix():

@@ -91,3 +91,48 @@ def test_large_features_of_small_slopes():
     half = of(critic, "autocast", "critic_loss", "explicit", inputs, **options)
     assert half.isfinite().all()
     assert (half - exact).norm() < 0.02 * exact.norm()
+
+
+def balanced(factor):
+    """Steep in its middle alone: the scores and the input's gradient tell nothing of it."""
+    layers = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 1)
+    for layer, by in zip(layers, (factor, factor**-2, factor), strict=True):
+        layer.weight.data *= by
+    first, second, third = layers
+    return nn.Sequential(first, nn.LeakyReLU(0.2), second, nn.LeakyReLU(0.2), third)
+
+
+@pytest.mark.parametrize("penalty", ["gp", "r1", "r1+r2", "max"])
+@pytest.mark.parametrize("name", WHAT)
+@pytest.mark.parametrize("dtype", [torch.float16, "autocast"], ids=str)
+def test_what_overflows_inside_is_computed_once_more(dtype, name, penalty):
+    what, options = WHAT[name]
+    options = options | {"penalty": penalty}
+    compared = 0
+    for factor in (16, 64, 100, 200, 400):
+        critic = balanced(factor)
+        inputs = torch.randn(B, 8), torch.randn(B, 8), torch.rand(B)
+        autograd = of(critic, dtype, what, "autograd", inputs, **options)
+        if not autograd.isfinite().all():
+            continue
+        found = [of(critic, dtype, what, "explicit", inputs, **options) for _ in range(2)]
+        exact = of(critic, torch.float64, what, "autograd", inputs, **options)
+        allowed = max((autograd - exact).norm(), 0.02 * exact.norm())
+        for explicit in found:
+            assert (explicit - exact).norm() <= 2 * allowed, factor
+        compared += 1
+    assert compared >= 2
+
+
+@pytest.mark.parametrize("penalty", ["r1", "r1+r2"])
+def test_narrow_copies_of_weights_are_no_rows_of_samples(penalty):
+    """As many outputs as the batch has samples, under autocast: still one batch."""
+    calls = []
+    critic = nn.Sequential(nn.Linear(WIDTH, 2 * B), nn.LeakyReLU(0.2), nn.Linear(2 * B, 1))
+    critic.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
+    real, fake = torch.randn(2, B, WIDTH)
+    for _ in range(2):
+        calls.clear()
+        with torch.autocast("cpu", torch.bfloat16):
+            wgan_fast.critic_loss(critic, real, fake, penalty=penalty, backend="explicit")
+    assert calls == [2 * B]

@@ -61,7 +61,8 @@ class Flagged(nn.Module):
         self.net, self.flag = mlp(), False
 
     def forward(self, x, flag=False):
-        return by_size(self.net(x), self.flag or flag)
+        x = self.net(x)
+        return by_size(x, self.flag or flag) * (1 / len(x) if self.flag == "factor" else 1.0)
 
 
 FLAG = {"on": False}
@@ -95,17 +96,45 @@ def test_a_proof_holds_for_the_flags_it_was_made_under(how):
         torch.testing.assert_close(losses(flag, "auto"), losses(flag, "autograd"))
 
 
-def test_numbers_that_change_in_every_step_ask_for_no_new_proof():
+def test_a_number_that_changes_in_every_step_is_not_worth_a_proof_in_each():
     """A factor that fades something in, as a progressively grown critic has."""
     net, calls = mlp(), []
     net.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
-    for step in range(3):
+
+    def step(number, **options):
         calls.clear()
         wgan_fast.critic_loss(
             lambda x, fade: fade * net(x), *torch.randn(2, 5, WIDTH),
-            cond_kwargs={"fade": step / 3},
+            cond_kwargs={"fade": number}, **options,
         )  # fmt: skip
-    assert calls == [15]
+        return list(calls)
+
+    found = [step(number / 20) for number in range(12)]
+    assert found[0] == [15, 5, 5]
+    assert found[1] == [15, 15, 5, 5]
+    assert found[-1] == [5, 5, 5]
+    assert sum(step(0.7, chunk_size=3)) >= 15  # never refused for that
+
+
+@pytest.mark.parametrize("kind", ["dict", "list", "float"])
+def test_lazy_steps_see_flags_that_a_module_holds(kind):
+    class Holding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = mlp()
+            self.held = {"dict": {"on": 0}, "list": [0], "float": 0.0}[kind]
+
+        def forward(self, x):
+            on = {"dict": lambda: self.held["on"], "list": lambda: self.held[0]}.get(kind)
+            return self.net(x) * (1 / len(x) if (self.held if on is None else on()) else 1.0)
+
+    critic = Holding().double()
+    real, fake = torch.randn(2, 5, WIDTH, dtype=torch.float64)
+    lazy = wgan_fast.CriticLoss(critic, penalty="r1", every=1000)
+    lazy(real, fake)
+    for on in (0, 1, 0, 1):
+        critic.held = {"dict": {"on": on}, "list": [on], "float": float(on)}[kind]
+        torch.testing.assert_close(lazy(real, fake), critic(fake).mean() - critic(real).mean())
 
 
 class PowerIteration(nn.Module):

@@ -1,7 +1,7 @@
 """Which route a critic takes: explicit where it can, merged where it may, and what was learnt."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -44,13 +44,25 @@ def modules_of(critic: Any) -> list[nn.Module]:
 
 def plain_facts(critic: Any) -> list[Any]:
     """The flags and numbers by which Python may choose its way through a critic."""
-    facts = [(type(one), one) for one in _held(critic) if type(one) in _PLAIN]
+    facts = _plain(_held(critic))
     if isinstance(critic, (CriticCall, functools.partial)):
         facts += [fact for one in _held(critic) if callable(one) for fact in plain_facts(one)]
         return facts
     for root in modules_of(critic):
         for module in root.modules():
-            facts += [(type(one), one) for one in vars(module).values() if type(one) in _PLAIN]
+            facts += _plain(vars(module).values())
+    return facts
+
+
+def _plain(values: Iterable[Any]) -> list[Any]:
+    """Those that are plain, and those that a list or a dict among them holds."""
+    facts = []
+    for value in values:
+        if type(value) in _PLAIN:
+            facts.append((type(value), value))
+        elif isinstance(value, (dict, list, tuple)):
+            within = value.values() if isinstance(value, dict) else value
+            facts += [(type(one), one) for one in within if type(one) in _PLAIN]
     return facts
 
 

@@ -17,6 +17,8 @@ class Computed(NamedTuple):
     """Scalars, means over the samples."""
     rows: tuple[Tensor, ...]
     """One number per sample."""
+    half: bool = False
+    """Whether float16 was among the values that led to the gradients."""
 
 
 def slices(samples: int, chunk_size: int | None) -> Iterator[slice]:
@@ -39,6 +41,7 @@ def over(
     sums = Sums()
     totals: list[Tensor] = []
     rows: list[tuple[Tensor, ...]] = []
+    half = False
     for part in parts:
         share = (part.stop - part.start) / samples
         done = compute(part, share)
@@ -47,6 +50,7 @@ def over(
         means = [mean * share for mean in (done.value, *done.means)]
         totals = [a + b for a, b in zip(totals, means, strict=True)] if totals else means
         rows.append(done.rows)
+        half = half or done.half
         del done, gradient
     return Computed(
         totals[0],
@@ -54,6 +58,7 @@ def over(
         [total for _, total in sums.by_leaf.values()],
         tuple(totals[1:]),
         tuple(torch.cat(column) for column in zip(*rows, strict=True)),
+        half,
     )
 
 

@@ -33,7 +33,7 @@ def _rows_of_a_table(args: tuple[Any, ...], kwargs: dict[str, Any], result: Any)
     return not carries_samples(table) and all(
         isinstance(index, Tensor)
         and index.dtype not in (torch.bool, torch.uint8)
-        and index.dim() > 0
+        and index.dim() == indices[0].dim() > 0  # none is laid along another's samples
         and index.shape[0] == result.shape[0]
         for index in indices
     )

@@ -10,8 +10,10 @@ from torch import Tensor
 from wgan_fast.arguments import check_scores
 from wgan_fast.critic_calls import averages, measured, of_rows
 from wgan_fast.double_backward import half_precision, merged
+from wgan_fast.double_backward.choice import Memory
 from wgan_fast.double_backward.chunks import Computed, over
 from wgan_fast.double_backward.errors import Independent
+from wgan_fast.double_backward.moment import Moment
 from wgan_fast.double_backward.passes import (
     Cotangents,
     input_gradient,
@@ -104,6 +106,32 @@ def gradients_of(loss: Tensor) -> dict[int, Tensor | None] | None:
     return dict(zip(map(id, made_by.leaves), _apart(made_by.gradients), strict=True))
 
 
+_steep = Memory()
+
+
+def _within_range(
+    critic: Critic,
+    x: Tensor,
+    chunk_size: int | None,
+    on: Callable[[slice, float, float], Computed],
+) -> Computed:
+    """``on(slice, share, largest scale)`` on all slices, once more if float16 was too narrow."""
+    moment = Moment(critic, x.device)
+
+    def with_scale(largest: float) -> Computed:
+        return over(x.shape[0], chunk_size, lambda part, share: on(part, share, largest))
+
+    with torch.no_grad():
+        if _steep.get(critic):
+            return with_scale(1.0)
+        done = with_scale(half_precision.LARGEST_SCALE)
+        if done.half and half_precision.overflowed(done.value, done.gradients):
+            _steep.set(critic, True)
+            with moment.again():
+                done = with_scale(1.0)
+    return done
+
+
 def gradient_penalty(
     critic: Critic,
     x: Tensor,
@@ -119,18 +147,17 @@ def gradient_penalty(
         CrossSample: it may let samples see each other, and is asked to take them in chunks.
     """
 
-    def on(part: slice, share: float) -> Computed:
+    def on(part: slice, share: float, largest: float) -> Computed:
         apart = chunk_size is not None
-        return _gradient_penalty(of_rows(critic, part), x[part], penalty, apart, share)
+        return _gradient_penalty(of_rows(critic, part), x[part], penalty, apart, share, largest)
 
-    with torch.no_grad():
-        done = over(x.shape[0], chunk_size, on)
+    done = _within_range(critic, x, chunk_size, on)
     norms, penalties = done.rows
     return attach(done, again), norms, penalties
 
 
 def _gradient_penalty(
-    critic: Critic, x: Tensor, penalty: Penalty, rows_apart: bool, share: float
+    critic: Critic, x: Tensor, penalty: Penalty, rows_apart: bool, share: float, largest: float
 ) -> Computed:
     recording = record(critic, x, rule_of, rows_apart)
     scores = check_scores(recording.scores, x)
@@ -145,7 +172,7 @@ def _gradient_penalty(
     bars: Cotangents = [None] * len(recording.active)
     scale = None
     if recording.half:
-        most = half_precision.scale_of_mean(x.shape[0])
+        most = half_precision.scale_of_mean(x.shape[0], largest)
         direction, r = half_precision.fitted(direction, most * share, gradient, norms, deltas)
         scale = most * r
     elif share != 1.0:
@@ -153,7 +180,8 @@ def _gradient_penalty(
     parameter_gradients(recording, direction, deltas, bars)
     leaves = [leaf for _, leaf in recording.leaves]
     gradients = leaf_gradients(recording, bars, scale)
-    return Computed(penalties.mean(), leaves, gradients, (), (norms, penalties))
+    value = penalties.mean()
+    return Computed(value, leaves, gradients, (), (norms, penalties), recording.half)
 
 
 def critic_loss(
@@ -173,10 +201,10 @@ def critic_loss(
         CrossSample: it may let samples see each other, or has state; nothing has been changed.
     """
 
-    def on(part: slice, share: float) -> Computed:
+    def on(part: slice, share: float, largest: float) -> Computed:
         of_part = None if drawn is None else drawn[part]
         rows = of_rows(critic, part)
-        return merged.critic_loss(rows, real[part], fake[part], of_part, settings, share)
+        return merged.critic_loss(rows, real[part], fake[part], of_part, settings, share, largest)
 
     samples = real.shape[0]
     kept = merged.kept_of(critic, real, settings.at)
@@ -184,8 +212,7 @@ def critic_loss(
     means = averages(settings.objective) and settings.penalty.reduction == "mean"
     if chunk_size is None and kept and real.is_cpu and means:
         chunk_size = math.ceil(samples / kept.slices())
-    with torch.no_grad():
-        done = over(samples, chunk_size, on)
+    done = _within_range(critic, real, chunk_size, on)
     return attach(done, again), (*done.means, *done.rows)  # type: ignore[return-value]
 
 

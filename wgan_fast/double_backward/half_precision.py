@@ -3,8 +3,9 @@
 Half precision has no room for the 1/B of a mean, nor for a sum over very many, and GradScaler comes
 too late: its factor multiplies gradients that are done. So the cotangents of a mean are made larger
 and the sums divided in float32 at the end. Whatever is large already must not be made larger: a
-steep critic's gradients would overflow in every step, and no factor of GradScaler's would help. All
-of it stays on the device, where nothing waits for it.
+steep critic's gradients would overflow in every step, and no factor of GradScaler's would help.
+How much larger is decided on the device, by the scores and by what is known of the tangents. Where
+gradients overflow all the same, they are computed once more with the cotangents as they are.
 """
 
 import math
@@ -17,7 +18,7 @@ from wgan_fast.ops import accumulation_dtype
 
 # Float16 ends at 2^16; sums over the last layers' features are larger than the scores they make.
 _ROOM = 2.0**12
-_LARGEST_SCALE = 64
+LARGEST_SCALE = 64.0
 # Of products of tangents and cotangents only their ends are known, so these get more room.
 _ROOM_FOR_PRODUCTS = 2.0**10
 
@@ -28,14 +29,24 @@ def _power_of_two(room: float, size: Tensor, largest: float) -> Tensor:
     return torch.exp2(exponent.clamp(-40.0, math.log2(largest)))
 
 
-def scale_of_mean(samples: int) -> float:
+def scale_of_mean(samples: int, largest: float) -> float:
     """How much larger to make cotangents than those of a mean over so many samples, at most."""
-    return 2.0 ** math.floor(math.log2(min(samples, _LARGEST_SCALE)))
+    return float(2.0 ** math.floor(math.log2(min(samples, largest))))
 
 
-def scale_of_loss(scores: Tensor, samples: int) -> Tensor:
+def scale_of_loss(scores: Tensor, samples: int, largest: float) -> Tensor:
     """The same where the cotangents are those of a loss of these scores."""
-    return _power_of_two(_ROOM, scores.abs().amax().float(), scale_of_mean(samples))
+    return _power_of_two(_ROOM, scores.abs().amax().float(), scale_of_mean(samples, largest))
+
+
+def overflowed(value: Tensor, gradients: list[Tensor | None]) -> bool:
+    """Whether a finite value has gradients that are not; never asked of a trace or a capture."""
+    capturing = value.is_cuda and torch.cuda.is_current_stream_capturing()
+    there = [gradient for gradient in gradients if gradient is not None]
+    if capturing or torch._C._len_torch_dispatch_stack() > 0 or not there:
+        return False
+    finite = torch.stack([gradient.isfinite().all() for gradient in there]).all()
+    return bool(value.isfinite() & ~finite)
 
 
 def fitted(

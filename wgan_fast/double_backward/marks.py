@@ -25,6 +25,11 @@ def mark_of(tensor: Tensor) -> tuple[list[bool] | None, int]:
     return getattr(tensor, "_wgan_fast", _NOTHING)
 
 
+def both(one: int, other: int) -> int:
+    """The mark of memory that holds numbers of two marks, neither of them a value."""
+    return next(mark for mark in (MIXED, TAINTED, CONDITION, CONSTANT) if mark in (one, other))
+
+
 def carries_samples(tensor: Tensor) -> bool:
     """Whether a tensor's numbers may depend on the critic's input, or come with its samples."""
     active, value = mark_of(tensor)

@@ -47,6 +47,8 @@ Critic = Callable[[Tensor], Tensor]
 _FITS_THE_CACHE = 8 << 20
 # So many ways of Python's through one critic are remembered; then all are learnt anew.
 _WAYS = 64
+# After so many new ways in a row, a comparison in every call costs more than three calls.
+_MISSES = 8
 
 
 def critic_loss(
@@ -56,10 +58,12 @@ def critic_loss(
     drawn: Tensor | None,
     settings: LossSettings,
     share: float = 1.0,
+    largest: float = half_precision.LARGEST_SCALE,
 ) -> Computed:
     """The loss; its means are (real score, fake score), its rows (norms, penalties).
 
-    Its gradients are multiplied by ``share``, a chunk's part of the batch. Unless it is known that
+    Its gradients are multiplied by ``share``, a chunk's part of the batch; in float16, cotangents
+    are at most ``largest`` times what they are. Unless it is known that
     the critic takes a batch like this as it takes the parts, these are called to compare.
 
     Raises:
@@ -67,19 +71,19 @@ def critic_loss(
         Unsupported: the critic cannot be recorded.
     """
     layout = Layout.of(settings.at, real, fake, drawn)
-    recording, scores = _scored(critic, layout, settings)
+    recording, scores = _scored(critic, layout, settings, share == 1.0)
     settings = settings._replace(objective=settled(settings.objective))
     if layout.shared and not settings.uniform and scores.numel() != scores.shape[0]:
         # A patch critic's scores enter the loss each with its own weight, the penalty with one.
         layout = Layout.apart(settings.at, real, fake)
-        recording, scores = _scored(critic, layout, settings)
+        recording, scores = _scored(critic, layout, settings, share == 1.0)
     wide = scores.to(ops.accumulation_dtype(scores.dtype))
     real_scores, fake_scores = layout.real.of(wide), layout.fake.of(wide)
     real_score, fake_score = real_scores.mean(), fake_scores.mean()
 
     scale: float | Tensor = 1.0  # of all cotangents, to be divided out at the end
     if recording.half:
-        scale = half_precision.scale_of_loss(wide, real_scores.numel())
+        scale = half_precision.scale_of_loss(wide, real_scores.numel(), largest)
     cotangent = torch.ones_like(wide)
     unit: float | Tensor = 1.0  # the size of the penalty rows' cotangents
     multipliers = None  # c beyond it
@@ -123,7 +127,9 @@ def critic_loss(
     loss = loss + settings.weight * both * penalties.mean()
     leaves = [leaf for _, leaf in recording.leaves]
     gradients = leaf_gradients(recording, bars, scale if isinstance(scale, Tensor) else None)
-    return Computed(loss, leaves, gradients, (real_score, fake_score), (norms, penalties))
+    return Computed(
+        loss, leaves, gradients, (real_score, fake_score), (norms, penalties), recording.half
+    )
 
 
 class Kept(NamedTuple):
@@ -135,6 +141,8 @@ class Kept(NamedTuple):
     """Whether the critic is curved, so that all of it is needed to the end."""
     digests: frozenset[int]
     """Of the recordings that were compared with calls on parts of their batches."""
+    misses: int = 0
+    """How many calls in a row had another digest."""
 
     def slices(self) -> int:
         """Into how many parts to cut the batch on a CPU.
@@ -154,9 +162,9 @@ def kept_of(critic: Critic, real: Tensor, at: str) -> Kept | None:
 
 
 def _scored(
-    critic: Critic, layout: Layout, settings: LossSettings, anew: bool = False
+    critic: Critic, layout: Layout, settings: LossSettings, whole: bool, anew: bool = False
 ) -> tuple[Recording, Tensor]:
-    """The critic, recorded on the layout's batch, and its scores."""
+    """The critic, recorded on the layout's batch, and its scores; ``whole`` if it is no slice."""
     first = layout.parts[0]
     about = settings.at, len(layout.parts), first.shape, first.dtype
     kept: Kept | None = choice.proven.get(critic, *about)
@@ -172,9 +180,14 @@ def _scored(
         if state is not None:
             state.put_back()
         raise
-    if proven and not recording.random and recording.digest not in digests:
-        # A flag, an argument, a number of labels: what was proven is of other ops.
-        return _scored(critic, layout, settings, anew=True)
+    if kept is not None and proven and not recording.random:
+        if recording.digest not in digests:
+            # A flag, a factor, a number of labels: what was proven is of other ops.
+            if kept.misses >= _MISSES and whole:
+                raise CrossSample("Python takes another way through the critic in every call")
+            return _scored(critic, layout, settings, whole, anew=True)
+        if kept.misses:
+            choice.proven.set(critic, kept._replace(misses=0), *about)
     scores = recording.scores
     if not isinstance(scores, Tensor) or scores.dim() == 0 or scores.shape[0] != batch.shape[0]:
         raise CrossSample("the critic does not return one score per sample")
@@ -195,7 +208,8 @@ def _scored(
         largest = max((rows.numel() * rows.element_size() for rows in tensors), default=0)
         bends = any(node.bends for node in recording.nodes)
         digests = digests if len(digests) < _WAYS else frozenset()
-        kept = Kept(largest, bends, digests | {recording.digest})
+        misses = 0 if kept is None else kept.misses + 1
+        kept = Kept(largest, bends, digests | {recording.digest}, misses)
         choice.proven.set(critic, kept, *about)
     return recording, scores
 

@@ -19,6 +19,7 @@ from wgan_fast.double_backward.marks import (
     CONSTANT,
     MIXED,
     TAINTED,
+    both,
     mark_of,
     set_mark,
 )
@@ -26,6 +27,7 @@ from wgan_fast.double_backward.memory_format import ChannelsLast
 from wgan_fast.double_backward.recording import Node, Recording
 
 aten = torch.ops.aten
+_PLAIN = frozenset({int, float, bool, str})
 
 
 def tensors_in(arguments: Iterable[Any]) -> Iterator[Tensor]:
@@ -35,6 +37,18 @@ def tensors_in(arguments: Iterable[Any]) -> Iterator[Tensor]:
             yield argument
         elif isinstance(argument, (list, tuple)):
             yield from (item for item in argument if isinstance(item, Tensor))
+
+
+def _numbers(arguments: Iterable[Any]) -> list[Any]:
+    """The numbers and words among an op's arguments, those in lists of numbers too."""
+    found: list[Any] = []
+    for argument in arguments:
+        kind = type(argument)
+        if kind in _PLAIN:
+            found.append(argument)
+        elif kind in (list, tuple) and argument and type(argument[0]) in _PLAIN:
+            found += [len(argument), *argument]
+    return found
 
 
 def _listed(result: Any) -> Any:
@@ -54,6 +68,10 @@ class Recorder(TorchDispatchMode):
         self.recording = Recording()
         self._parameters: dict[int, int] = {}
         self._mutated: dict[int, tuple[int, StorageWeakRef]] = {}
+        self._written: dict[int, tuple[int, StorageWeakRef]] = {}
+        """Memory of constants into which was written what comes of samples or conditions."""
+        self._whole: set[int] = set()
+        """The values that are a parameter's own shape: a narrow copy of it, or a normalised one."""
         self._journal: list[tuple[Tensor, Tensor]] = []
         self._unversioned: Node | None = None
 
@@ -71,6 +89,10 @@ class Recorder(TorchDispatchMode):
         active, mark = mark_of(tensor)
         if active is not self.recording.active:
             mark = CONSTANT
+        if mark < 0 and self._written:
+            # A view of it may have been written into.
+            written, _ = self._written.get(tensor.untyped_storage()._cdata, (mark, None))
+            mark = both(mark, written)
         if mark < 0 and tensor.requires_grad:
             if not torch.is_grad_enabled():
                 return CONSTANT
@@ -78,6 +100,7 @@ class Recorder(TorchDispatchMode):
             if value is None:
                 value = self._parameters[id(tensor)] = self.recording.new_value(active=False)
                 self.recording.leaves.append((value, tensor))
+                self._whole.add(value)
             return value
         return mark
 
@@ -122,7 +145,7 @@ class Recorder(TorchDispatchMode):
 
         apart = not (tainted and self.samples)
         if self.samples:
-            self._note_way(op, args, values)
+            self._note_way(op, args, kwargs)
         if not apart:
             if rule.crosses_samples(args):
                 raise CrossSample(f"{op} mixes the samples of a batch")
@@ -150,6 +173,8 @@ class Recorder(TorchDispatchMode):
             raise CrossSample(f"{op} may mix the samples of a batch")
         if otherwise == CONDITION and not keeps_rows(op, rule, self.samples, args, kwargs, result):
             otherwise = MIXED
+        if otherwise == MIXED:
+            self._note_read(op, result)
         self._write(op, rule, args, kwargs, values, result, differentiable, active, otherwise)
         return result
 
@@ -185,6 +210,8 @@ class Recorder(TorchDispatchMode):
         node = Node(op, rule, [value if value >= 0 else None for value in values], outputs)
         node.look_at(self.recording.active)
         rule.record(node, args, kwargs, result)
+        if not active and self.samples:
+            self._note_whole(node, args, results[0])
         self._unversioned = node
         (self.recording.nodes if active else self.recording.parameter_nodes).append(node)
 
@@ -193,17 +220,25 @@ class Recorder(TorchDispatchMode):
         """The mark of what is made of these, where none depends on the input."""
         return MIXED if MIXED in values else CONDITION if CONDITION in values else CONSTANT
 
-    def _note_way(self, op: Any, args: tuple[Any, ...], values: list[int]) -> None:
-        """Add an op to the digest; refuse numbers that Python takes from several conditions.
-
-        Of an op's numbers, integers count, as sizes and flags are. Factors change in every step
-        of a schedule, and say nothing of samples.
-        """
-        numbers = [arg for arg in args if type(arg) is int or type(arg) is bool]
+    def _note_way(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Add an op, and the numbers that Python gave it, to the digest."""
+        numbers = _numbers(args)
+        if kwargs:
+            numbers += _numbers(kwargs.values())
+        if op is aten.lift_fresh.default and args[0].numel() <= 1 and args[0].is_cpu:
+            numbers.append(args[0].item())  # a tensor that Python made of a number
         self.recording.digest = hash((self.recording.digest, op, *numbers))
-        read = op is aten._local_scalar_dense.default and args[0].is_floating_point()
-        if read and MIXED in values:
-            raise CrossSample("Python reads a number of the conditions of several samples")
+
+    def _note_read(self, op: Any, result: Any) -> None:
+        """Add to the digest what Python sees of several samples' conditions: a number, a size."""
+        if op is aten._local_scalar_dense.default:
+            self.recording.reads = True
+            if isinstance(result, float):
+                raise CrossSample("Python reads a number of the conditions of several samples")
+            seen = [result]
+        else:
+            seen = [tuple(tensor.shape) for tensor in tensors_in(_listed(result))]
+        self.recording.digest = hash((self.recording.digest, *seen))
 
     def _set_versions(self) -> None:
         """Note the versions of what the last node keeps: an op in place counts on return."""
@@ -252,6 +287,10 @@ class Recorder(TorchDispatchMode):
                     otherwise = MIXED
             for tensor in written:
                 self.mark(tensor, otherwise)
+                if otherwise != CONSTANT:
+                    memory = StorageWeakRef(tensor.untyped_storage())
+                    before, _ = self._written.get(memory.cdata, (CONSTANT, None))
+                    self._written[memory.cdata] = both(before, otherwise), memory
             return result
         functional = rule.functional
         if functional is None or len(written) != 1 or written[0] is not args[0]:
@@ -285,9 +324,16 @@ class Recorder(TorchDispatchMode):
         """A parameter's value laid out per sample, as a cell's first state is, cannot be cut."""
         for tensor, value in zip(given, values, strict=True):
             parametric = value >= 0 and not self.recording.active[value]
-            computed = parametric and id(tensor) not in self._parameters and tensor.dim() > 0
+            computed = parametric and value not in self._whole and tensor.dim() > 0
             if computed and tensor.shape[0] % self.samples == 0:
                 raise CrossSample("a value that depends on parameters alone has a row per sample")
+
+    def _note_whole(self, node: Node, args: tuple[Any, ...], result: Tensor) -> None:
+        """A value that is computed from parameters alone is whole if one of its shape was."""
+        shapes = [tensor.shape for tensor in tensors_in(args)]
+        for value, shape in zip(node.inputs, shapes, strict=False):
+            if value in self._whole and shape == result.shape and node.outputs[0] is not None:
+                self._whole.add(node.outputs[0])
 
     def _refuse_shared_noise(self, op: Any, values: list[int], result: Any) -> None:
         """Noise that is one for the batch: three calls would draw it three times."""

@@ -69,7 +69,9 @@ class Recording:
         self.half = False
         """Whether float16 is among the values."""
         self.digest = 0
-        """Another one where Python took another way through the critic."""
+        """Another one where Python took another way through the critic, or other numbers."""
+        self.reads = False
+        """Whether Python read what was made of several samples' conditions."""
 
     def new_value(self, active: bool) -> int:
         """The number of one more value."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor, ops
 
+from wgan_fast.double_backward.errors import Unsupported
 from wgan_fast.double_backward.marks import carries_samples
 from wgan_fast.double_backward.rules.base import Rule, Tensors
 
@@ -20,6 +21,10 @@ class Embedding(Rule):
         return indices.dim() > 0 and not carries_samples(table)
 
     def record(self, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        if any(args[3:]):
+            raise Unsupported(
+                f"{node.op} with scale_grad_by_freq or sparse has gradients of its own kind"
+            )
         padding = args[2] if len(args) > 2 else -1
         node.rows = [args[1]]
         node.kept = (args[0].shape[0], padding)
