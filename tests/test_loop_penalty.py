@@ -1,7 +1,6 @@
 """CriticLoop with an adaptive λ, lazy penalty and drift, against the textbook written out."""
 
 import copy
-import math
 
 import pytest
 import torch
@@ -53,7 +52,6 @@ def textbook(loop, options):
         rule = AdaptiveWeight
     rule = rule() if callable(rule) else rule
     adaptive = isinstance(rule, AdaptiveWeight)
-    weight = rule.weight.item() if adaptive else rule
     every, drift = options.get("every", 1), options.get("drift", 0.0)
     rng = torch.Generator().manual_seed(7)
 
@@ -67,6 +65,7 @@ def textbook(loop, options):
         losses, norms, weights = [], [], []
         for step in range(N_CRITIC):
             real, fake = batch[step], loop.generator(z[step]).detach()
+            weight = rule.weight.item() if adaptive else rule
             weights.append(weight)
             scores = loop.critic(fake).mean(), loop.critic(real)
             loss = scores[0] - scores[1].mean() + drift * scores[1].square().mean()
@@ -77,8 +76,7 @@ def textbook(loop, options):
                 loss = loss + every * weight * excess.square().mean()
                 norms.append(norm.mean().item())
                 if adaptive:
-                    by = rule.rate * max(-1.0, min(1.0, norms[-1] - rule.target))
-                    weight = min(max(weight * math.exp(by), rule.limits[0]), rule.limits[1])
+                    rule.update(norm.detach())
             taken += 1
             losses.append(loss.item())
             loop.critic_optimizer.zero_grad()

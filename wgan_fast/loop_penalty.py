@@ -54,7 +54,7 @@ class LoopPenalty:
         if self.form is None:
             raise ValueError("weight: expected a number where there is no penalty to adapt it to")
         parameter = next(iter(trained(self._critic).values()))
-        self._weight = weight.to(parameter.device, ops.accumulation_dtype(parameter.dtype))
+        self._weight = weight.to(parameter.device)
 
     @property
     def adaptive(self) -> AdaptiveWeight | None:
