@@ -41,8 +41,12 @@ def _coefficients(
             turning = slope * factor
             bend -= turning
             across = share * turning
+            if TARGET == 0 and POWER == 2:  # the direction is linear in the gradient, also at zero
+                across = 2 * share
         along += share * bend * factor * inner
-    return norm, tl.where(norm == 0, 0, along * factor), tl.where(norm == 0, 0, across)
+    if TARGET != 0 or POWER != 2:
+        across = tl.where(norm == 0, 0, across)
+    return norm, tl.where(norm == 0, 0, along * factor), across
 
 
 @triton.jit
@@ -61,7 +65,7 @@ def _store(
     result = along * norm_slope(numbers, norm, P)
     if HAS_DIRECTION and P == 2:
         # Not a product with zero: an infinite d must not become NaN where the norm is zero.
-        result += tl.where(norm == 0, 0, across * incoming)
+        result += tl.where(across == 0, 0, across * incoming)
     store_masked(result_pointer, mask_pointer, offset, inside, result, HAS_MASK)
 
 

@@ -87,6 +87,38 @@ def test_the_loss_has_the_weight_of_before_its_update(backend):
     assert adaptive.weight.item() == pytest.approx(updated, rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_stays_float32_when_the_module_is_cast(dtype):
+    critic = nn.Linear(3, 1)
+    loss = CriticLoss(critic, weight=AdaptiveWeight(3.3, rate=0.001, target=0.0)).to(dtype)
+    assert critic.weight.dtype == dtype
+    weight = loss.adaptive.weight
+    assert weight.dtype == torch.float32
+    assert weight.item() == torch.tensor(3.3).item()  # not rounded on the way
+    real, fake = torch.randn(2, 4, 3, dtype=dtype)
+    loss(real, fake).backward()
+    slope = min(1.0, critic.weight.double().norm().item())
+    assert weight.item() == pytest.approx(3.3 * math.exp(0.001 * slope), rel=1e-5)
+    assert loss.adaptive.to("meta", dtype).weight.device.type == "meta"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_takes_norms_of_a_half_type_without_losing_its_step(dtype):
+    adaptive = AdaptiveWeight(2.0, target=1.0, rate=0.001)
+    adaptive.update(torch.tensor([1.25, 1.75], dtype=dtype))
+    assert adaptive.weight.item() == pytest.approx(2 * math.exp(0.001 * 0.5), rel=1e-6)
+
+
+def test_is_float32_whatever_the_default():
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        adaptive = AdaptiveWeight()
+    finally:
+        torch.set_default_dtype(before)
+    assert adaptive.weight.dtype == torch.float32
+
+
 ERRORS = {
     "initial": (ValueError, r"initial: expected a finite number > 0", {"initial": 0.0}),
     "bounds": (
@@ -116,3 +148,13 @@ def test_checks_what_it_is_updated_with():
 def test_adaptive_and_a_number_exclude_each_other():
     with pytest.raises(ValueError, match=r"penalty, weight: .* got weight=3.0"):
         CriticLoss(nn.Linear(3, 1), penalty="adaptive", weight=3.0)
+
+
+@pytest.mark.parametrize(("name", "value"), [("target", 2.0), ("sided", "one"), ("at", "real")])
+def test_adaptive_has_settings_of_its_own(name, value):
+    message = rf'penalty, {name}: "adaptive" has its own {name}, got {name}={value!r}; .*Penalty\('
+    with pytest.raises(ValueError, match=message):
+        CriticLoss(nn.Linear(3, 1), penalty="adaptive", **{name: value})
+    message = r'penalty: "adaptive" keeps λ from call to call; take CriticLoss'
+    with pytest.raises(ValueError, match=message):
+        critic_loss(nn.Linear(3, 1), *torch.randn(2, 4, 3), penalty="adaptive", **{name: value})

@@ -121,6 +121,8 @@ def test_other_functions_check_too():
         wgan_fast.gradient_norms(Detached(), REAL)
     with pytest.raises(ValueError, match="fake: expected at least one"):
         wgan_fast.generator_loss(CRITIC, FAKE[:0])
+    with pytest.raises(TypeError, match=r"weight: expected a number .*, got None; .*not applied"):
+        wgan_fast.gradient_penalty(CRITIC, REAL, FAKE, penalty="r1", weight=None)
     with pytest.raises(ValueError, match="alpha: expected one number per sample"):
         wgan_fast.interpolate(REAL, FAKE, torch.rand(3))
     with pytest.raises(ValueError, match="drift: expected a finite number"):

@@ -179,3 +179,53 @@ def test_lazy_penalty(name):
     assert first(loss(*arguments, **of_batch)) < 1e-10
     second = distances(textbook(case, alpha, weight=0.0)[1], case.critic)
     assert second(loss(*arguments, **of_batch)) < 1e-10
+
+
+# Those whose options are more than a mask and a penalty for each tensor.
+GENERATED = [name for name in CASES if {"mask", "inputs"}.isdisjoint(CASES[name]().options)]
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_generator_loss(name):
+    """−Σ over the scales of E f(fake), with gradients in the fakes and in the critic."""
+    case = CASES[name]()
+    single, named = isinstance(case.fake, torch.Tensor), isinstance(case.fake, dict)
+    values = [case.fake] if single else list(case.fake.values() if named else case.fake)
+    leaves = [value.clone().requires_grad_() for value in values]
+    made = [2 * leaf for leaf in leaves]  # a generator's graph
+    fake = made[0] if single else dict(zip(case.fake, made, strict=True)) if named else tuple(made)
+    ours = wgan_fast.generator_loss(case.critic, fake, **case.options)
+    expected = -sum(scale.mean() for scale in case.score(made))
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+    every = [*leaves, *case.critic.parameters()]
+    found, wanted = (
+        torch.autograd.grad(
+            loss, every, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        for loss in (ours, expected)
+    )
+    assert all(gradient.abs().max() > 0 for gradient in found[: len(leaves)])
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_generator_loss_differentiates_its_conditions():
+    table, critic = nn.Embedding(3, 4).double(), nn.Linear(8, 1).double()
+    fake = torch.randn(B, 4, dtype=torch.float64)
+    rows = table(torch.randint(3, (B,)))
+    ours = wgan_fast.generator_loss(lambda x, y: critic(torch.cat([x, y], 1)), fake, cond=rows)
+    (found,) = torch.autograd.grad(ours, rows)
+    torch.testing.assert_close(found, -critic.weight[:, 4:].expand(B, 4).detach() / B)
+
+
+def test_generator_loss_checks_its_arguments():
+    critic, fake = nn.Linear(3, 1), torch.randn(4, 3)
+    for message, samples, options in (
+        (r"cond: expected a row per sample, first size 4", fake, {"cond": torch.ones(3)}),
+        (r"pac: expected a divisor of the batch's 4", fake, {"pac": 3}),
+        (r"select: expected an index or a key", fake, {"select": "score"}),
+        (r"fake\[1\]: expected as many samples as in fake\[0\], 4", (fake, fake[:2]), {}),
+        (r"fake: expected rank ≥ 2", fake[0], {}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            wgan_fast.generator_loss(critic, samples, **options)

@@ -177,6 +177,19 @@ def test_kinks_are_told_of_once():
         wgan_fast.gradient_penalty(lstm(), real, fake, backend="first_order")
 
 
+def test_kinks_before_packs_are_formed():
+    class Packing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.each, self.pack = nn.Linear(6, 4), nn.Linear(8, 1)
+
+        def forward(self, x):
+            return self.pack(self.each(x).relu().view(-1, 8))
+
+    with pytest.warns(UserWarning, match="kinks \\(relu\\)"):
+        wgan_fast.gradient_penalty(Packing(), *torch.randn(2, 8, 6), pac=2, backend="first_order")
+
+
 def test_the_value_alone():
     critic = lstm()
     real, fake, alpha = samples(SEQUENCES, torch.float32)

@@ -88,6 +88,22 @@ def test_r1_on_the_scores_of_the_loss():
     assert error(gradients(loss, critic), gradients(expected, critic)) < 1e-10
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_the_weight_may_be_a_tensor(reduction, dtype):
+    critic = nn.Sequential(nn.Linear(3, 4), nn.SiLU(), nn.Linear(4, 1))
+    x = torch.randn(5, 3, requires_grad=True)
+    expected = 2.5 * wgan_fast.gradient_penalty_from_output(x, critic(x), reduction=reduction)
+    weight = torch.tensor(2.5, dtype=dtype, requires_grad=True)
+    ours = wgan_fast.gradient_penalty_from_output(x, critic(x), weight=weight, reduction=reduction)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, expected)
+    assert error(gradients(ours.sum(), critic), gradients(expected.sum(), critic)) < 1e-5
+    again = wgan_fast.gradient_penalty(critic, x, x, weight=weight, reduction=reduction)
+    assert again.dtype == torch.float32
+    torch.testing.assert_close(again, expected)
+
+
 # ruff: noqa: E501
 CRITIC = nn.Linear(3, 1)
 LEAF = torch.randn(4, 3, requires_grad=True)
@@ -108,8 +124,10 @@ BAD = {
     "sided": (ValueError, r"sided: expected one of", (LEAF, CRITIC(LEAF)), {"sided": "both"}),
     "reduction": (ValueError, r"reduction: expected one of", (LEAF, CRITIC(LEAF)), {"reduction": "max"}),
     "weight": (ValueError, r"weight: expected a finite number", (LEAF, CRITIC(LEAF)), {"weight": -1}),
+    "no weight": (TypeError, r"weight: expected a number or a 0-dim floating tensor, got None; .*weight=penalty.weight", (LEAF, CRITIC(LEAF)), {"weight": None}),
+    "weights": (TypeError, r"weight: expected a number or a 0-dim floating tensor, got a .* shape \(4,\)", (LEAF, CRITIC(LEAF)), {"weight": torch.ones(4)}),
     "penalty and target": (ValueError, r"penalty, target: expected one of them", (LEAF, CRITIC(LEAF)), {"penalty": "gp", "target": 0.0}),
-    "a maximum's sum": (ValueError, r"reduction: expected one of 'mean', got 'sum'", (LEAF, CRITIC(LEAF)), {"penalty": "max", "reduction": "sum"}),
+    "a maximum's sum": (ValueError, r'reduction: expected "mean" with a penalty that is the maximum over the batch, got .sum.', (LEAF, CRITIC(LEAF)), {"penalty": "max", "reduction": "sum"}),
     "target": (TypeError, r"target: expected a number", (LEAF, CRITIC(LEAF)), {"target": "1"}),
 }  # fmt: skip
 

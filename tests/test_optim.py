@@ -342,11 +342,52 @@ def test_a_bound_of_the_optimisers_stands_for_the_loops():
     before = max(p.abs().max().item() for p in free)
     loop = CriticLoop(
         generator, critic, torch_rmsprop(generator.parameters()), optimizer,
-        latent_shape=4, objective="wgan", n_critic=2, clip_value=0.01,
+        latent_shape=4, objective="wgan", n_critic=2,
     )  # fmt: skip
+    assert loop.clip_value == 0.02
     loop(torch.randn(2, 5, 2))
     assert max(p.abs().max() for p in clipped) == torch.tensor(0.02)
     assert max(p.abs().max().item() for p in free) > before / 2 > 0.02
+
+
+def test_a_bound_of_the_loops_is_not_ignored():
+    generator, critic = MLPGenerator(4, 2, 8), MLPCritic(2, 8)
+    optimizer = RMSprop(critic.parameters(), lr=1e-3, clip_value=0.02)
+
+    def loop(**options):
+        return CriticLoop(
+            generator, critic, torch_rmsprop(generator.parameters()), optimizer,
+            latent_shape=4, objective="wgan", n_critic=2, **options,
+        )  # fmt: skip
+
+    message = r"clip_value: expected it to be left out .* to 0.02, got {}; .*param_groups"
+    for given in (0.01, 0.5, None):
+        with pytest.raises(ValueError, match=message.format(given)):
+            loop(clip_value=given)
+    same, none = loop(clip_value=0.02), loop()
+    assert same.clip_value == none.clip_value == 0.02
+    for there in (same, none):
+        for later in (0.01, None):
+            with pytest.raises(ValueError, match=message.format(later)):
+                there.clip_value = later
+        there.clip_value = 0.02
+    optimizer.param_groups[0]["clip_value"] = 0.3
+    assert none.clip_value == 0.3
+    with pytest.raises(ValueError, match="clip_value: expected a finite number > 0"):
+        none.clip_value = -0.3
+    optimizer.param_groups[0]["clip_value"] = None
+    none.clip_value = 0.001
+    none(torch.randn(2, 5, 2))
+    assert max(p.abs().max() for p in critic.parameters()) == torch.tensor(0.001)
+
+
+def test_a_loop_clips_to_a_hundredth_if_left_to_itself():
+    generator, critic = MLPGenerator(4, 2, 8), MLPCritic(2, 8)
+    optimizers = (torch_rmsprop(module.parameters()) for module in (generator, critic))
+    loop = CriticLoop(generator, critic, *optimizers, latent_shape=4, objective="wgan", n_critic=2)
+    assert loop.clip_value == 0.01
+    loop(torch.randn(2, 5, 2))
+    assert max(p.abs().max() for p in critic.parameters()) == torch.tensor(0.01)
 
 
 @pytest.mark.cuda

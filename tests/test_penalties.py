@@ -160,3 +160,49 @@ def test_in_float32(name):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-4)
     found = [gradient.double() for gradient in gradients(loss, narrow)]
     assert error(found, gradients(expected, critic)) < 1e-3
+
+
+def hessian_products(loss, parameters):
+    """Of the sum of the loss's gradients: the sum of the Hessian's rows."""
+    first = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+    total = torch.cat([gradient.flatten() for gradient in first]).sum()
+    return torch.autograd.grad(total, parameters, materialize_grads=True)
+
+
+@pytest.mark.parametrize("name", ["r1", "r2", "zero", "r1+r2"])
+def test_squared_norms_have_true_second_derivatives_at_zero_gradients(name):
+    """f(x) = w · tanh(V x), w = 0: ‖∇f‖² = ‖Σ wⱼ sⱼ vⱼ‖² is a polynomial in w."""
+    critic = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1)).double()
+    nn.init.zeros_(critic[2].weight)
+    parameters = list(critic.parameters())
+    real, fake = torch.randn(2, 5, 4, dtype=torch.float64)
+    alpha = torch.rand(5, dtype=torch.float64)
+    drawn = {"alpha": alpha} if NAMED[name].between else {}
+    ours = wgan_fast.gradient_penalty(critic, real, fake, penalty=name, backend="autograd", **drawn)
+    mix = alpha[:, None] * real + (1 - alpha[:, None]) * fake
+    expected = 0
+    for x in {"r1": [real], "r2": [fake], "zero": [mix], "r1+r2": [real, fake]}[name]:
+        slopes = critic[2].weight * (1 - torch.tanh(critic[0](x)).square())  # (B, 6)
+        expected = expected + (slopes @ critic[0].weight).square().sum(1).mean()
+    found, wanted = hessian_products(ours, parameters), hessian_products(expected, parameters)
+    assert wanted[2].abs().max() > 0.01
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("sided", ["two", "one"])
+@pytest.mark.parametrize("p", [1.0, 2.0, float("inf")])
+@pytest.mark.parametrize("power", [1.0, 1.5, 2.0, 3.0, 6.0])
+def test_second_derivatives_are_finite_at_zero_gradients(power, p, sided):
+    critic = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1)).double()
+    nn.init.zeros_(critic[2].weight)
+    parameters = list(critic.parameters())
+    real, fake = torch.randn(2, 5, 4, dtype=torch.float64)
+    for target in (0.0, 1.0):
+        form = wgan_fast.Penalty(power=power, target=target, p=p, sided=sided)
+        penalty = wgan_fast.gradient_penalty(critic, real, fake, penalty=form, backend="autograd")
+        found = hessian_products(penalty, parameters)
+        if (power, target, p) == (2.0, 0.0, 2.0):
+            assert found[2].abs().max() > 0
+        else:
+            assert all(torch.equal(each, torch.zeros_like(each)) for each in found)

@@ -1,5 +1,6 @@
 """``AdaptiveWeight``: a λ that follows the gradient norms on the device, without a wait for it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ class AdaptiveWeight(nn.Module):
     Steeper than the target raises λ, flatter lowers it, by at most a factor of e^±rate per step:
     n̄ − target counts as no more than ±1, and as 0 where it is not a number. λ is a buffer, so that
     ``state_dict`` holds it, ``to`` moves it, and an update writes it where it lies; no update
-    waits for the device, and CUDA graphs may capture one.
+    waits for the device, and CUDA graphs may capture one. It is float32 and stays so whatever the
+    module is cast to: a step of e^0.01 would be lost in the rounding of a half type.
 
     With a zero-centred penalty, which alone never settles at a norm of one's choice, λ finds the
     value at which n̄ is the target. With a two-sided one, λ grows for as long as the critic is
@@ -44,7 +46,7 @@ class AdaptiveWeight(nn.Module):
     """
 
     weight: Tensor
-    """λ, 0-dim."""
+    """λ, 0-dim, float32."""
 
     def __init__(
         self,
@@ -70,7 +72,7 @@ class AdaptiveWeight(nn.Module):
             raise ValueError(
                 f"initial, limits: expected least ≤ initial ≤ largest, got {initial!r} and {limits}"
             )
-        self.register_buffer("weight", torch.tensor(initial))
+        self.register_buffer("weight", torch.tensor(initial, dtype=torch.float32))
 
     @torch.no_grad()
     def update(self, gradient_norm: Any) -> None:
@@ -86,22 +88,38 @@ class AdaptiveWeight(nn.Module):
             raise TypeError(
                 f"gradient_norm: expected a floating point tensor, got {describe(gradient_norm)}"
             )
-        excess = (gradient_norm.mean() - self.target).nan_to_num(nan=0.0).clamp(-1, 1)
+        wide = torch.promote_types(gradient_norm.dtype, self.weight.dtype)
+        norm = gradient_norm.to(wide).mean()
+        excess = (norm - self.target).nan_to_num(nan=0.0).clamp(-1, 1)
         self.weight.copy_((self.weight * (self.rate * excess).exp()).clamp(*self.limits))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "AdaptiveWeight":
+        def moved(tensor: Tensor) -> Tensor:
+            result = fn(tensor)
+            return result if result.dtype == tensor.dtype else tensor.to(result.device)
+
+        super()._apply(moved, recurse)
+        return self
 
     def extra_repr(self) -> str:
         """The settings."""
         return f"target={self.target}, rate={self.rate}, limits={self.limits}"
 
 
-def with_adaptive(penalty: Any, weight: Any) -> tuple[Any, Any]:
+def with_adaptive(penalty: Any, weight: Any, **apart: Any) -> tuple[Any, Any]:
     """(penalty, weight) where ``penalty="adaptive"`` is spelt out: gp with an AdaptiveWeight.
 
     Raises:
-        ValueError: it comes with a λ that is a number.
+        ValueError: it comes with a λ that is a number, or with a setting ``apart`` that gp has.
     """
     if not isinstance(penalty, str) or penalty != "adaptive":
         return penalty, weight
+    for name, value in apart.items():
+        if value is not None:
+            raise ValueError(
+                f'penalty, {name}: "adaptive" has its own {name}, got {name}={value!r}; take '
+                f"penalty=Penalty({name}={value!r}) with weight=AdaptiveWeight()"
+            )
     weight = AdaptiveWeight() if weight is None else weight
     if not isinstance(weight, AdaptiveWeight):
         raise ValueError(

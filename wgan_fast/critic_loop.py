@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from wgan_fast import ops
 from wgan_fast.adaptive_weight import AdaptiveWeight, with_adaptive
 from wgan_fast.arguments import check_choice, check_number
 from wgan_fast.captured_iteration import CapturedIteration
@@ -25,6 +24,7 @@ from wgan_fast.loop_arguments import (
     check_reals,
     check_shape,
 )
+from wgan_fast.loop_clipping import CLIP_VALUE, bound_of, check_clip_value, clip_
 from wgan_fast.loop_penalty import LoopPenalty
 from wgan_fast.loop_stats import LoopStats, stats_of
 from wgan_fast.penalties import Penalty
@@ -83,8 +83,9 @@ class CriticLoop:
             with the loop's first, times so many (Karras et al., 2020, arXiv 1912.04958). The
             statistics of the penalty are of such steps alone.
         drift: factor of E f(real)² in the critic's loss (Karras et al., 2018, arXiv 1710.10196).
-        clip_value: c of wgan; None leaves the weights as they are, for a critic whose slope is
-            bounded otherwise: by spectral normalisation, or by construction.
+        clip_value: c of wgan, 0.01 if left out; None leaves the weights as they are, for a critic
+            whose slope is bounded otherwise: by spectral normalisation, or by construction. Where
+            the optimiser has its own, another one given here, or set later, is an error.
         regulariser: from the critic to a scalar that is added to its loss, such as
             :func:`wgan_fast.orthogonal_regularisation`; a function of the critic's tensors.
         mode: ``"captured"``: every step runs as a flat graph of ATen ops
@@ -115,7 +116,7 @@ class CriticLoop:
         weight: float | AdaptiveWeight | None = None,
         every: int = 1,
         drift: float = 0.0,
-        clip_value: float | None = 0.01,
+        clip_value: float | None = CLIP_VALUE,
         regulariser: Callable[[nn.Module], Tensor] | None = None,
         mode: str = "auto",
         rng: torch.Generator | None = None,
@@ -137,8 +138,6 @@ class CriticLoop:
         self._penalty = LoopPenalty(form, weight, every, critic)
         check_number("drift", drift)
         self.clip_value = clip_value
-        if clip_value is not None:
-            check_number("clip_value", clip_value, positive=True)
         self.mode = check_choice("mode", mode, MODES)
         self.rng = rng
         check_choice("backend", backend, BACKENDS)
@@ -194,6 +193,15 @@ class CriticLoop:
     @weight.setter
     def weight(self, weight: float | AdaptiveWeight) -> None:
         self._penalty.weight = weight
+
+    @property
+    def clip_value(self) -> float | None:
+        """c; where the optimiser clips in its own step, the largest of its bounds."""
+        return bound_of(self._clip_value, self.critic_optimizer)
+
+    @clip_value.setter
+    def clip_value(self, clip_value: float | None) -> None:
+        self._clip_value = check_clip_value(clip_value, self.critic_optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         """λ, and how many critic steps have been taken, which ``every`` counts."""
@@ -261,10 +269,8 @@ class CriticLoop:
             if penalised:
                 self._penalty.measured(seen)
             _update(self.critic_optimizer, critic_parameters, gradients)
-            bound = self.clip_value if self.objective == "wgan" else None
-            if bound is not None and not _clips(self.critic_optimizer):
-                with torch.no_grad():
-                    ops.clip_weights_(list(self.critic.parameters()), bound)
+            if self.objective == "wgan":
+                clip_(self.critic, self._clip_value, self.critic_optimizer)
             total = seen if total is None else total + seen
         z = self._draw(reals, torch.randn, (reals.shape[1], *self.latent_shape))
         loss, *gradients = self._generator_step(z)
@@ -330,7 +336,3 @@ def _update(
     optimizer.step()
     # Autocast keeps narrow copies of weights until its context ends; the whole loop may lie in one.
     torch.clear_autocast_cache()
-
-
-def _clips(optimizer: Optimizer) -> bool:
-    return any(group.get("clip_value") is not None for group in optimizer.param_groups)

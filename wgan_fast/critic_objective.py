@@ -9,7 +9,7 @@ from torch import Tensor
 from wgan_fast import ops, routes
 from wgan_fast.arguments import check_choice, check_chunk_size, check_number, check_objective
 from wgan_fast.critic_calls import objective_of
-from wgan_fast.critic_shapes import shaped
+from wgan_fast.critic_shapes import Shaped, shaped
 from wgan_fast.objectives import Objective
 from wgan_fast.penalties import (
     LossSettings,
@@ -153,26 +153,11 @@ def critic_loss(
     Raises:
         TypeError, ValueError: as :func:`gradient_penalty`.
     """
-    check_choice("backend", backend, routes.BACKENDS)
-    check_chunk_size(chunk_size, backend)
-    critic, real, fake, chunk_size = shaped(
-        critic, real, fake, cond=cond, cond_kwargs=cond_kwargs, select=select, pac=pac, mask=mask,
-        inputs=inputs, chunk_size=chunk_size,
+    form = check_penalty(penalty, target=target, sided=sided, at=at)
+    (critic, real, fake, chunk_size), settings = checked(
+        critic, real, fake, form, weight, objective, drift, backend, chunk_size=chunk_size,
+        cond=cond, cond_kwargs=cond_kwargs, select=select, pac=pac, mask=mask, inputs=inputs,
     )  # fmt: skip
-    settings = loss_settings(
-        check_penalty(penalty, target=target, sided=sided, at=at), weight, objective, drift
-    )
-    settings = settings._replace(objective=objective_of(critic, settings.objective))
-    if isinstance(settings.weight, Tensor):
-        kind = ops.accumulation_dtype(real.dtype)
-        settings = settings._replace(weight=settings.weight.to(kind))
-    if chunk_size is not None and not isinstance(objective, str):
-        raise ValueError(
-            "chunk_size: expected None with an objective of your own, which may not be a mean over "
-            f"samples, got {chunk_size}"
-        )
-    check_maximum(settings.penalty, chunk_size, "mean")
-
     real, fake = real.detach(), fake.detach()
     drawn = draw(settings.penalty, real, alpha, generator)
     loss, (real_score, fake_score, norms, penalties) = routes.critic_loss(
@@ -183,6 +168,37 @@ def critic_loss(
     means = settings.penalty.parts * penalties.mean(), norms.mean()
     seen = (loss, real_score - fake_score, *means, real_score, fake_score)
     return loss, CriticStats(*(value.detach() for value in seen))
+
+
+def checked(
+    critic: Critic,
+    real: Samples,
+    fake: Samples,
+    penalty: Penalty,
+    weight: float | Tensor | None,
+    objective: str | Objective,
+    drift: float,
+    backend: str,
+    *,
+    chunk_size: int | None,
+    **of_shape: Any,
+) -> tuple[Shaped, LossSettings]:
+    """What :func:`critic_loss` takes, checked, as the backends take it."""
+    check_choice("backend", backend, routes.BACKENDS)
+    check_chunk_size(chunk_size, backend)
+    call = shaped(critic, real, fake, chunk_size=chunk_size, **of_shape)
+    settings = loss_settings(penalty, weight, objective, drift)
+    settings = settings._replace(objective=objective_of(call.critic, settings.objective))
+    if isinstance(settings.weight, Tensor):
+        kind = ops.accumulation_dtype(call.real.dtype)
+        settings = settings._replace(weight=settings.weight.to(kind))
+    if chunk_size is not None and not isinstance(objective, str):
+        raise ValueError(
+            "chunk_size: expected None with an objective of your own, which may not be a mean over "
+            f"samples, got {chunk_size}"
+        )
+    check_maximum(penalty, chunk_size, "mean")
+    return call, settings
 
 
 def loss_settings(

@@ -56,15 +56,17 @@ def shaped(
     return Shaped(call, call.form.packed(real), call.form.packed(fake), chunk_size)
 
 
-def shaped_alone(critic: Any, x: Any, **options: Any) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """The same for samples ``x`` of one kind."""
+def shaped_alone(
+    critic: Any, samples: Any, name: str = "x", **options: Any
+) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """The same for samples of one kind, which errors call ``name``."""
     check_critic(critic)
-    if is_several(x):
-        check_several("x", x)
+    if is_several(samples):
+        check_several(name, samples)
     else:
-        check_samples("x", x)
-    call = _call(critic, x, **options)
-    return (critic, x) if call is None else (call, call.form.packed(x))
+        check_samples(name, samples)
+    call = _call(critic, samples, **options)
+    return (critic, samples) if call is None else (call, call.form.packed(samples))
 
 
 def _call(

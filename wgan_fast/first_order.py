@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from wgan_fast import autograd_route, ops
-from wgan_fast.critic_calls import measured
+from wgan_fast.critic_calls import CriticCall, measured
 from wgan_fast.double_backward.choice import Memory
 from wgan_fast.moment import Moment
 from wgan_fast.penalties import Penalty
@@ -46,7 +46,7 @@ def penalty(critic: Critic, x: Tensor, form: Penalty) -> tuple[Tensor, Tensor, T
     x = x.detach()
     before = Moment(critic, x.device)
     if not _looked_at.get(critic):
-        with before.again(), torch.no_grad(), _Kinks(x.shape[0]) as kinks:
+        with before.again(), torch.no_grad(), _Kinks(critic, x) as kinks:
             critic(x)
         kinks.warn()
         _looked_at.set(critic, True)
@@ -99,9 +99,10 @@ class _Kinks(TorchDispatchMode):
     })
     # fmt: on
 
-    def __init__(self, samples: int) -> None:
+    def __init__(self, critic: Critic, x: Tensor) -> None:
         super().__init__()
-        self._samples = samples
+        # A pack is one row of x, and may be several of what the critic gets.
+        self._rows = {x.shape[0], critic.samples if isinstance(critic, CriticCall) else x.shape[0]}
         self._found: set[str] = set()
 
     def __torch_dispatch__(
@@ -109,7 +110,7 @@ class _Kinks(TorchDispatchMode):
     ) -> Any:
         name = op._schema.name.removeprefix("aten::")
         # Not those on a parameter, such as the floor of a spectral norm.
-        if name in self._OPS and args[0].shape[:1] == (self._samples,):
+        if name in self._OPS and args[0].dim() and args[0].shape[0] in self._rows:
             self._found.add(name)
         return op(*args, **(kwargs or {}))
 

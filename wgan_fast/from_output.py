@@ -6,25 +6,25 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_unflatten
 
-from wgan_fast.arguments import check_choice, check_number, check_samples, describe
+from wgan_fast.arguments import check_choice, check_samples, describe
 from wgan_fast.critic_shapes import check_pac
-from wgan_fast.functional import PenaltyStats
-from wgan_fast.penalties import Penalty, check_penalty
+from wgan_fast.functional import REDUCTIONS, PenaltyStats
+from wgan_fast.penalties import Penalty, check_factor, check_maximum, check_penalty, weighted
 from wgan_fast.sample_forms import Form, check_several, is_several
 
 
 # fmt: off
 @overload
 def gradient_penalty_from_output(
-    inputs: Any, output: Tensor, *, penalty: str | Penalty | None = ..., weight: float = ...,
-    target: float | None = ..., sided: str | None = ..., pac: int = ...,
-    mask: Any = ..., reduction: str = ..., return_stats: Literal[False] = ...,
+    inputs: Any, output: Tensor, *, penalty: str | Penalty | None = ...,
+    weight: float | Tensor = ..., target: float | None = ..., sided: str | None = ...,
+    pac: int = ..., mask: Any = ..., reduction: str = ..., return_stats: Literal[False] = ...,
 ) -> Tensor: ...
 @overload
 def gradient_penalty_from_output(
-    inputs: Any, output: Tensor, *, penalty: str | Penalty | None = ..., weight: float = ...,
-    target: float | None = ..., sided: str | None = ..., pac: int = ...,
-    mask: Any = ..., reduction: str = ..., return_stats: Literal[True],
+    inputs: Any, output: Tensor, *, penalty: str | Penalty | None = ...,
+    weight: float | Tensor = ..., target: float | None = ..., sided: str | None = ...,
+    pac: int = ..., mask: Any = ..., reduction: str = ..., return_stats: Literal[True],
 ) -> tuple[Tensor, PenaltyStats]: ...
 # fmt: on
 def gradient_penalty_from_output(
@@ -32,7 +32,7 @@ def gradient_penalty_from_output(
     output: Tensor,
     *,
     penalty: str | Penalty | None = None,
-    weight: float = 1.0,
+    weight: float | Tensor = 1.0,
     target: float | None = None,
     sided: str | None = None,
     pac: int = 1,
@@ -53,14 +53,15 @@ def gradient_penalty_from_output(
             one norm together.
         output: scores of ``inputs`` with their graph; the first size is B, further axes are summed
             per sample. The graph is kept, for the loss of the same scores.
-        weight: λ, multiplies the result.
+        weight: λ, multiplies the result. A number or a 0-dim tensor.
         penalty: a name or a :class:`Penalty`, as for :func:`gradient_penalty`, for its φ and its
             norm: ``inputs`` are the points, whatever its ``at``, and ``weight`` is λ.
         target: the norm at which the penalty is zero; 1 if left out. Not with ``penalty``.
         sided: ``"two"``, as if left out, or ``"one"``. Not with ``penalty``.
         pac: samples to a pack; ``output`` then has B/pac scores.
         mask: what the gradient is multiplied by before its norm is taken.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``, over the batch.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``, over the batch. ``"mean"`` alone where the
+            penalty is a maximum.
         return_stats: return ``(penalty, PenaltyStats)``.
 
     Returns:
@@ -73,10 +74,10 @@ def gradient_penalty_from_output(
         ValueError: ``inputs`` do not require gradients, ``output`` has no graph or none that leads
             to them, or there is not one score per sample or pack.
     """
-    weight = check_number("weight", weight)
+    weight = check_factor(weight)
     chosen = check_penalty(penalty, target=target, sided=sided)
-    reductions = ("mean",) if chosen.reduction == "max" else ("mean", "sum", "none")
-    check_choice("reduction", reduction, reductions)
+    check_choice("reduction", reduction, REDUCTIONS)
+    check_maximum(chosen, None, reduction)
     if is_several(inputs):
         check_several("inputs", inputs)
     else:
@@ -89,7 +90,7 @@ def gradient_penalty_from_output(
     result = penalties
     if reduction != "none":
         result = penalties.mean() if reduction == "mean" else penalties.sum()
-    result = result if weight == 1.0 else weight * result
+    result = weighted(result, weight)
     if not return_stats:
         return result
     return result, PenaltyStats(norms.detach(), penalties.detach().mean())

@@ -12,20 +12,19 @@ from wgan_fast.arguments import (
     check_alpha,
     check_choice,
     check_chunk_size,
-    check_critic,
     check_device,
     check_pair,
-    check_samples,
 )
+from wgan_fast.critic_calls import objective_of
 from wgan_fast.critic_shapes import shaped, shaped_alone
-from wgan_fast.penalties import Penalty, check_maximum, check_penalty, check_weight
+from wgan_fast.penalties import Penalty, check_factor, check_maximum, check_penalty, weighted
 from wgan_fast.penalty_points import draw, points_of
 
 Critic = Callable[..., Any]
 Samples = Any
 """A tensor, or a tuple, list or dict of tensors."""
 
-_REDUCTIONS = ("mean", "sum", "none")
+REDUCTIONS = ("mean", "sum", "none")
 
 
 class PenaltyStats(NamedTuple):
@@ -227,8 +226,8 @@ def gradient_penalty(
     )  # fmt: skip
     check_device(device, real)
     form = check_penalty(penalty, target=target, sided=sided)
-    weight = check_weight(weight, form)
-    check_choice("reduction", reduction, _REDUCTIONS)
+    weight = check_factor(weight)
+    check_choice("reduction", reduction, REDUCTIONS)
     check_maximum(form, chunk_size, reduction)
 
     if detach:
@@ -247,19 +246,34 @@ def gradient_penalty(
     value = functools.reduce(torch.add, penalties if reduction == "none" else values)
     if reduction == "sum":
         value = value * real.shape[0]
-    result = value if not isinstance(weight, Tensor) and weight == 1.0 else weight * value
+    result = weighted(value, weight)
     if not return_stats:
         return result
     seen = form.parts * torch.cat(penalties).detach().mean()
     return result, PenaltyStats(torch.cat(norms).detach(), seen)
 
 
-def generator_loss(critic: Critic, fake: Tensor) -> Tensor:
+def generator_loss(
+    critic: Critic,
+    fake: Samples,
+    *,
+    cond: Any = None,
+    cond_kwargs: Mapping[str, Any] | None = None,
+    select: Any = None,
+    pac: int = 1,
+) -> Tensor:
     """−E f(fake): what the generator of a WGAN minimises (Arjovsky et al., 2017, arXiv 1701.07875).
 
     Args:
         critic: callable from ``(B, ...)`` to floating point scores whose first size is ``B``.
-        fake: the generator's samples ``(B, ...)``, with their graph.
+        fake: the generator's samples ``(B, ...)``, with their graph; or a tuple, list or dict of
+            such tensors, which the critic then gets.
+        cond: what the critic is called with besides the samples, as for :func:`critic_loss`; the
+            conditions that the fakes were made for. Gradients flow into those that require them.
+        cond_kwargs: named arguments of the critic.
+        select: which part of its output is the score. Of several scales the expectations are
+            added up, as the critic's loss adds theirs.
+        pac: samples to a pack, of which the critic makes one score.
 
     Returns:
         A scalar, float32 (float64 for float64 scores), differentiable as the critic is.
@@ -267,6 +281,12 @@ def generator_loss(critic: Critic, fake: Tensor) -> Tensor:
     Raises:
         TypeError, ValueError: as :func:`gradient_penalty`.
     """
-    check_critic(critic)
-    check_samples("fake", fake)
-    return -autograd_route.scores(critic, fake).mean()
+    critic, packed = shaped_alone(
+        critic, fake, "fake", cond=cond, cond_kwargs=cond_kwargs, select=select, pac=pac
+    )
+    scores = autograd_route.scores(critic, packed)
+    return objective_of(critic, _climbed)(scores, scores)
+
+
+def _climbed(_: Tensor, fake_scores: Tensor) -> Tensor:
+    return -fake_scores.mean()

@@ -26,10 +26,14 @@ class Lazy(nn.Module):
         self.every = every
         self.steps = 0
 
+    @property
     def due(self) -> bool:
-        """Whether this step is due; counts it."""
-        step, self.steps = self.steps, self.steps + 1
-        return step % self.every == 0
+        """Whether the next step is due."""
+        return self.steps % self.every == 0
+
+    def count(self) -> None:
+        """A step has been taken."""
+        self.steps += 1
 
     def get_extra_state(self) -> int:
         """The count."""

@@ -7,12 +7,11 @@ from torch import Tensor, nn
 
 from wgan_fast import routes
 from wgan_fast.adaptive_weight import AdaptiveWeight, with_adaptive
-from wgan_fast.critic_calls import objective_of
-from wgan_fast.critic_objective import critic_loss, loss_settings
-from wgan_fast.critic_shapes import shaped
+from wgan_fast.critic_objective import checked, critic_loss, loss_settings
 from wgan_fast.lazy import Lazy
 from wgan_fast.objectives import Objective, score_loss
 from wgan_fast.penalties import Penalty, check_penalty
+from wgan_fast.penalty_points import check_draw
 
 
 class CriticLoss(nn.Module):
@@ -35,7 +34,9 @@ class CriticLoss(nn.Module):
             ``"both"`` or ``"dragan"``. Not with ``penalty``.
         every: lazy regularisation: the penalty comes in every so-manieth call in training mode
             alone, beginning with the first, times so many (Karras et al., 2020, arXiv 1912.04958,
-            where it is 16). Calls in evaluation mode all have it, once.
+            where it is 16). Calls in evaluation mode all have it, once; a call that raises is not
+            counted. ``state_dict`` has the count; a module with another ``every`` goes on from it,
+            save one with 1, which has none: from its state, a count begins anew.
         objective: ``"wasserstein"``, ``"hinge"``, ``"nonsaturating"``, ``"relativistic"``, or a
             function of the real and the fake scores; a pickle needs one that can be imported.
         drift: factor of E f(real)².
@@ -69,7 +70,7 @@ class CriticLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.critic = critic
-        penalty, weight = with_adaptive(penalty, weight)
+        penalty, weight = with_adaptive(penalty, weight, target=target, sided=sided, at=at)
         self.adaptive: AdaptiveWeight | None = None
         if isinstance(weight, AdaptiveWeight):
             self.adaptive, weight = weight, None
@@ -104,23 +105,38 @@ class CriticLoss(nn.Module):
         if self.adaptive is not None:
             # The update writes λ in place, and autograd may keep the one that it multiplied by.
             options["weight"] = self.adaptive.weight.clone()
-        if self.lazy is not None and self.training:
-            if not self.lazy.due():
-                return self._without_penalty(real, fake, options)
-            options["weight"] = options["weight"] * self.lazy.every
-        loss, seen = critic_loss(self.critic, real, fake, alpha=alpha, return_stats=True, **options)
-        if self.adaptive is not None and self.training:
-            self.adaptive.update(seen.gradient_norm)
+        lazy = self.lazy if self.training else None
+        if lazy is not None and not lazy.due:
+            loss = self._without_penalty(real, fake, alpha, options)
+        else:
+            if lazy is not None:
+                options["weight"] = options["weight"] * lazy.every
+            loss, seen = critic_loss(
+                self.critic, real, fake, alpha=alpha, return_stats=True, **options
+            )
+            if self.adaptive is not None and self.training:
+                self.adaptive.update(seen.gradient_norm)
+        if lazy is not None:
+            lazy.count()  # here, so that a call that raised is none
         return loss
 
-    def _without_penalty(self, real: Any, fake: Any, options: dict[str, Any]) -> Tensor:
-        names = ("cond", "cond_kwargs", "select", "pac", "mask", "inputs")
-        of_shape = {name: options[name] for name in names}
-        critic, real, fake, _ = shaped(self.critic, real, fake, **of_shape)
-        settings = loss_settings(options["penalty"], None, options["objective"], options["drift"])
+    def _without_penalty(
+        self, real: Any, fake: Any, alpha: Tensor | None, options: dict[str, Any]
+    ) -> Tensor:
+        """The same without its last term, and with all of its checks."""
+        (critic, real, fake, _), settings = checked(self.critic, real, fake, **options)
+        check_draw(settings.penalty, real, alpha)
         scores = routes.scores_of_both(critic, real.detach(), fake.detach())
-        objective = objective_of(critic, settings.objective)
-        return score_loss(objective, settings.drift, *scores)
+        return score_loss(settings.objective, settings.drift, *scores)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # A penalty in every call has no count to keep. To begin with one is to begin a new one.
+        count = f"{prefix}lazy._extra_state"
+        if self.lazy is None:
+            state_dict.pop(count, None)
+        else:
+            state_dict.setdefault(count, 0)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
         """The options."""

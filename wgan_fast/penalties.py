@@ -150,6 +150,11 @@ def check_penalty(penalty: Any, **apart: Any) -> Penalty:
     Raises:
         TypeError, ValueError: it is neither, or comes with one of the settings that it has itself.
     """
+    if penalty == "adaptive":
+        raise ValueError(
+            'penalty: "adaptive" keeps λ from call to call; take CriticLoss(critic, '
+            'penalty="adaptive"), CriticLoop, or wgan_fast.AdaptiveWeight in a loop of your own'
+        )
     given = {name: value for name, value in apart.items() if value is not None}
     if penalty is None:
         return Penalty(**given)
@@ -158,11 +163,6 @@ def check_penalty(penalty: Any, **apart: Any) -> Penalty:
         raise ValueError(
             f"penalty, {name}: expected one of them, got penalty={penalty!r} and {name}={value!r}; "
             f"a penalty has its own {name}: dataclasses.replace(penalty, {name}={value!r})"
-        )
-    if penalty == "adaptive":
-        raise ValueError(
-            'penalty: "adaptive" keeps λ from call to call; take CriticLoss(critic, '
-            'penalty="adaptive"), CriticLoop, or wgan_fast.AdaptiveWeight in a loop of your own'
         )
     if isinstance(penalty, str):
         return Penalty.named(penalty)
@@ -173,8 +173,17 @@ def check_penalty(penalty: Any, **apart: Any) -> Penalty:
 
 def check_weight(weight: Any, penalty: Penalty) -> float | Tensor:
     """λ: a number ≥ 0, a 0-dim tensor, or the penalty's own."""
+    return penalty.weight if weight is None else check_factor(weight)
+
+
+def check_factor(weight: Any) -> float | Tensor:
+    """λ where a penalty's own is not applied: a number ≥ 0 or a 0-dim tensor."""
     if weight is None:
-        return penalty.weight
+        raise TypeError(
+            "weight: expected a number or a 0-dim floating tensor, got None; the penalty's own "
+            "weight is not applied here: give it, as weight=penalty.weight, or leave weight out "
+            "for 1"
+        )
     if isinstance(weight, Tensor):
         if weight.dim() or not weight.is_floating_point():
             raise TypeError(
@@ -182,6 +191,13 @@ def check_weight(weight: Any, penalty: Penalty) -> float | Tensor:
             )
         return weight.detach()
     return check_number("weight", weight)
+
+
+def weighted(penalty: Tensor, weight: float | Tensor) -> Tensor:
+    """λ P, in the type of P."""
+    if isinstance(weight, Tensor):
+        return weight.to(penalty.dtype) * penalty
+    return penalty if weight == 1.0 else weight * penalty
 
 
 def check_maximum(penalty: Penalty, chunk_size: int | None, reduction: str) -> None:

@@ -32,11 +32,18 @@ def draw(penalty: Penalty, real: Tensor, alpha: Any, generator: Any) -> Tensor |
         )
         chosen = draw_alpha(real, generator) if alpha is None else check_alpha(alpha, real)
         return around(real, noise, chosen)
-    if alpha is not None or generator is not None:
+    check_draw(penalty, real, alpha, generator)
+    return None
+
+
+def check_draw(penalty: Penalty, real: Tensor, alpha: Any, generator: Any = None) -> None:
+    """The checks on α where nothing is to be drawn, as :func:`draw` makes them."""
+    if not penalty.between and (alpha is not None or generator is not None):
         raise ValueError(
             f"alpha, generator: expected None, no point is drawn for at={penalty.at!r}"
         )
-    return None
+    if alpha is not None:
+        check_alpha(alpha, real)
 
 
 def points_of(penalty: Penalty, real: Tensor, fake: Tensor, drawn: Tensor | None) -> list[Tensor]:

@@ -6,7 +6,7 @@
 // direction, for each sample
 //     m ([grad_norm + grad_penalty phi'(n) + s (phi''(n) - t) <u, m d>] u + s t m d),
 // t = phi'(n) / n where p = 2, whose u turns with g, and 0 elsewhere. Zero where n is zero, where
-// the norm has no derivative.
+// the norm has no derivative; but 2 s m^2 d of a squared norm, whose direction is linear in g.
 
 #include <ATen/Dispatch.h>
 #include <ATen/OpMathType.h>
@@ -108,8 +108,11 @@ void backward_rows(const Incoming& incoming, const at::Tensor& gradient, const a
   };
   const auto finish = [&](int64_t row, const PartOfInner& whole) {
     const double n = norm_data[row];
+    const double share = (weight_data == nullptr ? 1 : weight_data[row]) / double(work.rows);
     if (n == 0) {
-      coefficients[row] = {true, 0, 0};
+      const bool is_linear =
+          direction_data != nullptr && p == Exponent::kTwo && member.phi.is_square();
+      coefficients[row] = {!is_linear, 0, static_cast<accumulate_t>(is_linear ? 2 * share : 0)};
       return;
     }
     const double slope = member.phi.slope(n);
@@ -117,7 +120,6 @@ void backward_rows(const Incoming& incoming, const at::Tensor& gradient, const a
     double of_unit = grad_norm_data[row] + grad_penalty_data[row] * slope;
     double of_direction = 0;
     if (direction_data != nullptr) {
-      const double share = (weight_data == nullptr ? 1 : weight_data[row]) / double(work.rows);
       const double turning = p == Exponent::kTwo ? slope / n : 0;
       of_unit += share * (member.phi.curvature(n) - turning) * factor * whole.inner;
       of_direction = share * turning;

@@ -15,6 +15,9 @@ struct Penalty {
   // A NaN norm stays NaN: every comparison with it is false.
   bool is_flat(double norm) const { return one_sided && norm <= target; }
 
+  // phi(n) = n^2, smooth in g where n is zero, too
+  bool is_square() const { return target == 0 && power == 2; }
+
   double value(double norm) const {
     if (is_flat(norm)) return 0;
     const double excess = norm - target;

@@ -126,6 +126,13 @@ def test_zero_gradient_gives_zero_not_nan(dtype, implementation):
         result = BACKWARD[implementation](ones, ones, gradient, gradient, norm, *family)
         assert torch.equal(result[1], torch.zeros_like(result[1]))
         assert result.isfinite().all()
+        incoming = torch.randn_like(gradient)
+        result = BACKWARD[implementation](ones, ones, incoming, gradient, norm, *family)
+        if family == (0.0, False, 2.0, 2.0):  # v = 2 g / B, with a derivative at zero, too
+            torch.testing.assert_close(result[1], incoming[1] * 2 / 4)
+            continue
+        assert torch.equal(result[1], torch.zeros_like(result[1]))
+        assert result.isfinite().all()
 
 
 def test_a_norm_that_is_reached_several_times_shares_its_derivative():
@@ -237,6 +244,67 @@ def test_differentiable_twice(family):
 
     assert torch.autograd.gradcheck(outputs, (gradient,))
     assert torch.autograd.gradgradcheck(outputs, (gradient,))
+
+
+@pytest.mark.parametrize("one_sided", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_squared_norm_has_its_derivatives_at_zero(one_sided, masked):
+    """φ = Σ m² g², v = 2 w m² g / B: by hand, at rows of zeros and at others."""
+    gradient = torch.randn(4, 3, dtype=torch.float64)
+    gradient[[0, 2]] = 0
+    gradient.requires_grad_()
+    weights = torch.rand(4, dtype=torch.float64)
+    mask = torch.rand(4, 3, dtype=torch.float64) if masked else None
+    squared = torch.ones(4, 3, dtype=torch.float64) if mask is None else mask.square()
+    _, penalty, direction = ops.gradient_norm_penalty(
+        gradient, 0.0, one_sided, weights=weights, mask=mask
+    )
+    factors = torch.randn(4, dtype=torch.float64)
+    (first,) = torch.autograd.grad(penalty @ factors, gradient, create_graph=True)
+    by_hand = 2 * factors[:, None] * squared * gradient
+    torch.testing.assert_close(first, by_hand.detach(), rtol=1e-12, atol=1e-12)
+    vector = torch.randn(4, 3, dtype=torch.float64)
+    (second,) = torch.autograd.grad((first * vector).sum(), gradient)
+    torch.testing.assert_close(second, 2 * factors[:, None] * squared * vector)
+    for create_graph in (False, True):
+        (turned,) = torch.autograd.grad(
+            (direction * vector).sum(), gradient, retain_graph=True, create_graph=create_graph
+        )
+        by_hand = 2 * weights[:, None] / 4 * squared * vector
+        torch.testing.assert_close(turned.detach(), by_hand, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("power", [1.0, 1.5, 2.0, 2.5, 3.0, 6.0])
+@pytest.mark.parametrize("target", [0.0, 1.0])
+@pytest.mark.parametrize("p", list(NORMS))
+def test_derivatives_of_every_order_are_zero_where_the_gradient_is(power, target, p):
+    if (power, target, p) == (2.0, 0.0, 2.0):
+        target = 0.5  # the squared norm has true derivatives there
+    gradient = torch.randn(3, 4, dtype=torch.float64)
+    gradient[1] = 0
+    alone = gradient[[0, 2]].clone().requires_grad_()
+    gradient.requires_grad_()
+
+    def derivatives(at, rows):
+        """Of all outputs, the first three, each with fixed factors."""
+        norm, penalty, direction = ops.gradient_norm_penalty(
+            at, target, power=power, p=p, weights=torch.full((len(at),), float(len(at))).double()
+        )
+        found, total = [], (norm * 0.7 + penalty).sum() + (direction * factors[rows]).sum()
+        for _ in range(3):
+            if not total.requires_grad:
+                break
+            (one,) = torch.autograd.grad(total, at, create_graph=True, materialize_grads=True)
+            found.append(one.detach())
+            total = (one * factors[rows]).sum()
+        return found
+
+    factors = torch.randn(3, 4, dtype=torch.float64)
+    ours, others = derivatives(gradient, [0, 1, 2]), derivatives(alone, [0, 2])
+    assert len(ours) >= 2
+    for found, wanted in zip(ours, others, strict=True):
+        assert torch.equal(found[1], torch.zeros_like(found[1]))
+        torch.testing.assert_close(found[[0, 2]], wanted, rtol=1e-10, atol=1e-10)
 
 
 def test_same_bits_whatever_the_threads():

@@ -7,7 +7,9 @@ one-sided, weights wᵢ (1 if left out) and a mask m (1 if left out):
 
 With w = 1, v is the derivative of the mean penalty in g. u is m² g / n for p = 2, m sign(g) for
 p = 1, and for p = ∞ m sign(g) where |m g| is largest, shared evenly between equals. Where nᵢ = 0,
-its subgradient 0 is taken.
+its derivatives are taken as 0, of every order; so are those of φ(nᵢ), save where it is a polynomial
+in gᵢ (p = 2, target 0 and an even power) and has true ones: v = 2 w m² g / B of a squared norm has
+the derivative 2 w m² / B everywhere.
 """
 
 from typing import Any
@@ -61,6 +63,13 @@ def _share(norm: Tensor, weights: Tensor | None) -> Tensor | float:
     return 1 / batch if weights is None else weights.to(norm.dtype) / batch
 
 
+def _differentiable_norm(wide: Tensor, p: float) -> Tensor:
+    """The norm with derivatives of every order, which are 0 where it is."""
+    zero = _norm(wide.detach(), p) == 0
+    # A norm that is not zero stands in, since both branches of a where are differentiated.
+    return torch.where(zero, 0, _norm(torch.where(per_sample(zero, wide), 1, wide), p))
+
+
 def _formula(
     gradient: Tensor,
     target: float,
@@ -70,13 +79,19 @@ def _formula(
     weights: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Triple:
-    """The definition in differentiable PyTorch; the direction comes in the accumulation type."""
+    """The definition, differentiable without end; the direction comes in the accumulation type."""
     phi = Phi(target, one_sided, power)
     wide = _masked(gradient, mask)
-    norm = _norm(wide, p)
-    slope = phi.slope(norm) * _share(norm, weights)
-    direction = _unit(wide, norm, p) * per_sample(slope, gradient)
-    return norm, phi.value(norm), direction if mask is None else direction * mask.to(wide.dtype)
+    norm = _differentiable_norm(wide, p)
+    share = _share(norm, weights)
+    if p == 2 and phi.is_even:
+        squares = wide.flatten(1).square().sum(1)
+        penalty = squares ** (power / 2)
+        direction = wide * per_sample(power * share * squares ** (power / 2 - 1), wide)
+    else:
+        penalty = phi.value(norm)
+        direction = _unit(wide, norm, p) * per_sample(phi.slope(norm) * share, wide)
+    return norm, penalty, direction if mask is None else direction * mask.to(wide.dtype)
 
 
 def _plain(
@@ -88,8 +103,14 @@ def _plain(
     weights: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Triple:
-    norm, penalty, direction = _formula(gradient, target, one_sided, power, p, weights, mask)
-    return norm, penalty, torch.empty_like(gradient).copy_(direction)
+    phi = Phi(target, one_sided, power)
+    wide = _masked(gradient, mask)
+    norm = _norm(wide, p)
+    slope = phi.slope(norm) * _share(norm, weights)
+    direction = _unit(wide, norm, p) * per_sample(slope, wide)
+    if mask is not None:
+        direction = direction * mask.to(wide.dtype)
+    return norm, phi.value(norm), torch.empty_like(gradient).copy_(direction)
 
 
 def _plain_backward(
@@ -116,7 +137,8 @@ def _plain_backward(
         share = _share(norm, weights)
         bend = phi.curvature(norm)
         if p == 2:  # the unit vector itself turns with g
-            turning = torch.where(norm > 0, slope / torch.where(norm > 0, norm, 1), 0)
+            at_zero = 2.0 if phi.is_even and power == 2 else 0.0
+            turning = torch.where(norm > 0, slope / torch.where(norm > 0, norm, 1), at_zero)
             bend = bend - turning
             rest = incoming * per_sample(share * turning, wide)
         of_unit = of_unit + share * bend * (unit * incoming).flatten(1).sum(1)
