@@ -83,7 +83,7 @@ class CriticCall:
 
     @property
     def key(self) -> Any:
-        """Equal for calls of one critic that treat samples alike."""
+        """Equal for calls of one critic in the same form; the values of arguments are not in it."""
         select = getattr(self.select, "__code__", None) or repr(self.select)
         conditions = tuple((tensor.shape[1:], tensor.dtype) for tensor in self.conditions)
         return self.form.key, select, conditions, tuple(self.cond_kwargs), tuple(self.fixed)

@@ -200,7 +200,7 @@ def _scored(
             if part is not layout.parts[0]:
                 check_part(critic, part, found)
         if isinstance(critic, CriticCall) and critic.conditions:
-            # Nothing is proven of what becomes of conditions alone: a mean over them, say.
+            # What Python reads of conditions, the recording proves nothing of.
             half = slice(0, max(1, len(first) // 2))
             check_part(critic.of_rows(half), first[half], scores[: len(first)][half])
     if not proven:

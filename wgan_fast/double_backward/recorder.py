@@ -225,7 +225,7 @@ class Recorder(TorchDispatchMode):
         numbers = _numbers(args)
         if kwargs:
             numbers += _numbers(kwargs.values())
-        if op is aten.lift_fresh.default and args[0].numel() <= 1 and args[0].is_cpu:
+        if op is aten.lift_fresh.default and args[0].numel() == 1 and args[0].is_cpu:
             numbers.append(args[0].item())  # a tensor that Python made of a number
         self.recording.digest = hash((self.recording.digest, op, *numbers))
 
