@@ -61,7 +61,7 @@ def cpu_extension() -> Extension:
 
     return CppExtension(
         "wgan_fast._C",
-        ["csrc/library.cpp", *sources_in("csrc/cpu")],
+        [*sources_in("csrc"), *sources_in("csrc/cpu")],
         include_dirs=["csrc"],
         extra_compile_args={"cxx": cpu_flags()},
         # For the source distribution, which must hold what this build may not need.

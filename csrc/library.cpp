@@ -7,6 +7,8 @@
 
 #include <string>
 
+#include "replay.h"
+
 #ifdef WGAN_FAST_CUDA
 #include <cuda.h>
 #endif
@@ -55,4 +57,5 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.doc() = "The compiled operators of wgan_fast.";
   m.def("build_info", &build_info,
         "How this module was built: compiler, cpu_capability, openmp, cuda, cuda_archs, torch.");
+  wgan_fast::bind_replay(m);
 }

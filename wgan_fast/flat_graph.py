@@ -13,9 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.graph import CodeGen
+
+from wgan_fast.replay import replay_of
 
 aten = torch.ops.aten
 
@@ -35,7 +38,7 @@ class FlatGraph:
         self.state = state
         """What the graph takes before its arguments: parameters, buffers, and tensors that the
         function reaches otherwise. Held here, they are the function's own, read as they are now."""
-        self._run: Callable[..., Any] = module.forward
+        self._run: Callable[..., Any] = replay_of(module.graph) or module.forward
 
     def __call__(self, *arguments: Tensor) -> list[Tensor | None]:
         """The function's results; autograd and autocast see nothing of it."""
@@ -133,10 +136,17 @@ def _constants_as_inputs(module: GraphModule, names: int) -> list[Tensor]:
 
 
 def simplify(graph: Graph) -> None:
-    """Take out what does nothing, and join what one kernel can do."""
+    """Take out what does nothing or was done before, and join what one kernel can do."""
+    views: dict[Any, Node] = {}
     for node in list(graph.nodes):
-        if node.op == "call_function" and _does_nothing(node):
-            node.replace_all_uses_with(node.args[0])
+        if node.op != "call_function":
+            continue
+        same = node.args[0] if _does_nothing(node) else None
+        if same is None and isinstance(node.target, OpOverload) and node.target.is_view:
+            # Views of one tensor by the same numbers are one, whatever is written into it.
+            same = views.setdefault((node.target, str(node.args), str(node.kwargs)), node)
+        if same is not None and same is not node:
+            node.replace_all_uses_with(same)
             graph.erase_node(node)
     for node in list(graph.nodes):
         if node.op == "call_function" and node.target is aten.add.Tensor:

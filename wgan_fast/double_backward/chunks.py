@@ -19,6 +19,8 @@ class Computed(NamedTuple):
     """One number per sample."""
     half: bool = False
     """Whether float16 was among the values that led to the gradients."""
+    digest: int | None = None
+    """Of the critic's recording, where it was one."""
 
 
 def slices(samples: int, chunk_size: int | None) -> Iterator[slice]:

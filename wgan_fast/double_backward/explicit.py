@@ -13,6 +13,7 @@ from wgan_fast.double_backward import half_precision, merged
 from wgan_fast.double_backward.choice import Memory
 from wgan_fast.double_backward.chunks import Computed, over
 from wgan_fast.double_backward.errors import Independent
+from wgan_fast.double_backward.layout import Layout
 from wgan_fast.double_backward.moment import Moment
 from wgan_fast.double_backward.passes import (
     Cotangents,
@@ -21,7 +22,10 @@ from wgan_fast.double_backward.passes import (
     parameter_gradients,
 )
 from wgan_fast.double_backward.record import record
+from wgan_fast.double_backward.replays import replayed
 from wgan_fast.double_backward.rules import rule_of
+from wgan_fast.objectives import NAMED
+from wgan_fast.ops import accumulation_dtype
 from wgan_fast.penalties import BETWEEN, LossSettings, Penalty
 
 Critic = Callable[[Tensor], Tensor]
@@ -151,7 +155,16 @@ def gradient_penalty(
         apart = chunk_size is not None
         return _gradient_penalty(of_rows(critic, part), x[part], penalty, apart, share, largest)
 
-    done = _within_range(critic, x, chunk_size, on)
+    def usual() -> Computed:
+        return _within_range(critic, x, chunk_size, on)
+
+    def whole(x: Tensor) -> Computed:
+        return _gradient_penalty(critic, x, penalty, False, 1.0, half_precision.LARGEST_SCALE)
+
+    if chunk_size is None:
+        done = replayed(critic, (penalty,), [x], whole, usual, lambda: x, rows_apart=False)
+    else:
+        done = usual()
     norms, penalties = done.rows
     return attach(done, again), norms, penalties
 
@@ -180,8 +193,10 @@ def _gradient_penalty(
     parameter_gradients(recording, direction, deltas, bars)
     leaves = [leaf for _, leaf in recording.leaves]
     gradients = leaf_gradients(recording, bars, scale)
-    value = penalties.mean()
-    return Computed(value, leaves, gradients, (), (norms, penalties), recording.half)
+    rows = norms, penalties
+    return Computed(
+        penalties.mean(), leaves, gradients, (), rows, recording.half, recording.digest
+    )
 
 
 def critic_loss(
@@ -206,13 +221,32 @@ def critic_loss(
         rows = of_rows(critic, part)
         return merged.critic_loss(rows, real[part], fake[part], of_part, settings, share, largest)
 
+    def usual() -> Computed:
+        return _within_range(critic, real, cut_to, on)
+
+    def whole(weight: Tensor, real: Tensor, fake: Tensor, *drawn: Tensor) -> Computed:
+        with_weight = settings._replace(weight=weight)
+        return merged.critic_loss(critic, real, fake, drawn[0] if drawn else None, with_weight)
+
+    def batch() -> Tensor:
+        return Layout.of(settings.at, real, fake, drawn).batch
+
     samples = real.shape[0]
     kept = merged.kept_of(critic, real, settings.at)
     # An objective of the caller's own may not be a mean over samples; a maximum is none.
     means = averages(settings.objective) and settings.penalty.reduction == "mean"
+    cut_to = chunk_size
     if chunk_size is None and kept and real.is_cpu and means:
-        chunk_size = math.ceil(samples / kept.slices())
-    done = _within_range(critic, real, chunk_size, on)
+        cut_to = math.ceil(samples / kept.slices())
+    if chunk_size is None and settings.objective in NAMED.values():
+        weight = settings.weight
+        if not isinstance(weight, Tensor):
+            weight = torch.full((), weight, dtype=accumulation_dtype(real.dtype), device=real.device)
+        arguments = [weight, real, fake] if drawn is None else [weight, real, fake, drawn]
+        about = (settings._replace(weight=0.0),)
+        done = replayed(critic, about, arguments, whole, usual, batch, rows_apart=True)
+    else:
+        done = usual()
     return attach(done, again), (*done.means, *done.rows)  # type: ignore[return-value]
 
 

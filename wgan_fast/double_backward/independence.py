@@ -18,7 +18,7 @@ Critic = Callable[[Tensor], Any]
 
 # What rounding may move a score by, relative to the largest: a product of other rows is summed in
 # another order.
-_ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
 
 class State:
@@ -74,7 +74,7 @@ def check_part(critic: Critic, part: Tensor, expected: Tensor) -> None:
     same = isinstance(scores, Tensor) and scores.shape == expected.shape
     if same:
         off = (scores.double() - expected.double()).abs().max()
-        same = bool(off <= _ROUNDING[expected.dtype] * expected.double().abs().max())
+        same = bool(off <= ROUNDING[expected.dtype] * expected.double().abs().max())
     if not same:
         raise CrossSample(
             "a sample's score depends on where in a batch, or in how large a one, it is"

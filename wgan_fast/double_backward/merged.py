@@ -113,7 +113,9 @@ def critic_loss(
         gradient / unit if layout.shared and settings.uniform else gradient,
         lambda g, mask: settings.penalty.of(g, both, mask),
     )
-    factor = both * settings.weight * scale * share / unit
+    ratio = both * share * scale / unit
+    whole = isinstance(ratio, float) and ratio == 1.0
+    factor = settings.weight if whole else settings.weight * ratio
     if recording.half:
         direction, r = half_precision.fitted(direction, factor, gradient, norms, deltas)
         # The loss's part waits in the same sums.
@@ -124,12 +126,11 @@ def critic_loss(
         direction = direction * factor
     shared = Shared(multipliers) if layout.shared else None
     parameter_gradients(recording, direction, deltas, bars, shared)
-    loss = loss + settings.weight * both * penalties.mean()
+    loss = loss + settings.weight * (both * penalties.mean())
     leaves = [leaf for _, leaf in recording.leaves]
     gradients = leaf_gradients(recording, bars, scale if isinstance(scale, Tensor) else None)
-    return Computed(
-        loss, leaves, gradients, (real_score, fake_score), (norms, penalties), recording.half
-    )
+    means, rows = (real_score, fake_score), (norms, penalties)
+    return Computed(loss, leaves, gradients, means, rows, recording.half, recording.digest)
 
 
 class Kept(NamedTuple):

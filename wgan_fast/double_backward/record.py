@@ -1,10 +1,12 @@
 """Run a critic once and write down every ATen op that a derivative can pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from wgan_fast.critic_calls import CriticCall
 from wgan_fast.double_backward.choice import Memory
@@ -48,7 +50,7 @@ def _in_either_layout(
     if ChannelsLast.suits(x) and not _sees_strides.get(critic):
         layout = ChannelsLast()
         try:
-            return _record(critic, x, Recorder(rule_of, samples, layout))
+            return record_by(critic, x, Recorder(rule_of, samples, layout))
         except (CrossSample, torch.OutOfMemoryError):
             raise
         except Exception:
@@ -56,23 +58,21 @@ def _in_either_layout(
                 raise
         # Whether it was the strides, a call without will tell.
         _sees_strides.set(critic, True)
-    return _record(critic, x, Recorder(rule_of, samples))
+    return record_by(critic, x, Recorder(rule_of, samples))
 
 
-def _record(critic: Callable[[Tensor], Any], x: Tensor, recorder: Recorder) -> Recording:
+def record_by(critic: Callable[[Tensor], Any], x: Tensor, recorder: Recorder) -> Recording:
+    """:func:`record`, by a given recorder."""
     x = x.detach().view_as(x)  # a new tensor object, to carry this recording's mark
     recorder.mark(x, recorder.recording.input)
     random = torch.cuda if x.device.type == "cuda" else torch.random
     random_state = random.get_rng_state()
-    caches_casts = torch.is_autocast_cache_enabled()
-    # A cached cast of a weight would outlive the recording, without autograd knowing of it.
-    torch.set_autocast_cache_enabled(False)
     if recorder.samples and isinstance(critic, CriticCall):
         critic = critic.repeated(len(x))
         for condition in critic.conditions:
             recorder.mark(condition, CONDITION)
     try:
-        with torch.enable_grad(), torch._C._AutoDispatchBelowAutograd(), recorder:
+        with seen_by(recorder):
             scores = critic(x)
         if recorder.samples and recorder.recording.stateful:
             raise CrossSample("the critic changes its own state in every call")
@@ -81,5 +81,16 @@ def _record(critic: Callable[[Tensor], Any], x: Tensor, recorder: Recorder) -> R
         recorder.roll_back()
         random.set_rng_state(random_state)
         raise
+
+
+@contextmanager
+def seen_by(mode: TorchDispatchMode) -> Iterator[None]:
+    """In here every op goes through ``mode``, and none through autograd."""
+    caches_casts = torch.is_autocast_cache_enabled()
+    # A cached cast of a weight would outlive the recording, without autograd knowing of it.
+    torch.set_autocast_cache_enabled(False)
+    try:
+        with torch.enable_grad(), torch._C._AutoDispatchBelowAutograd(), mode:
+            yield
     finally:
         torch.set_autocast_cache_enabled(caches_casts)

@@ -1,0 +1,276 @@
+// wgan_fast._C.Replay: a flat list of operator calls, run without Python.
+//
+// A frozen step of a small critic is some ninety calls of a few microseconds each, and Python
+// would take longer to make them than they take to run. Any operator of PyTorch's dispatcher can
+// be in the list: it is called boxed, with constants that were converted once and with tensors from
+// numbered slots. A slot is emptied after its last use, as a Python variable would be.
+
+#include "replay.h"
+
+#include <ATen/ScalarOps.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/ivalue.h>
+#include <ATen/core/jit_type.h>
+#include <torch/csrc/Device.h>
+#include <torch/csrc/Dtype.h>
+#include <torch/csrc/Generator.h>
+#include <torch/csrc/Layout.h>
+#include <torch/csrc/MemoryFormat.h>
+#include <torch/csrc/autograd/python_variable.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace wgan_fast {
+namespace {
+
+namespace py = pybind11;
+using c10::IValue;
+using c10::TypeKind;
+using Slots = std::vector<at::Tensor>;
+
+constexpr int64_t kNone = -1;
+
+// An argument of a call: a constant, the tensor in a slot, or a list of such tensors and Nones.
+struct Argument {
+  IValue constant;
+  std::vector<int64_t> slots;
+  enum { kConstant, kTensor, kTensors, kOptionalTensors } kind = kConstant;
+
+  IValue of(const Slots& tensors) const {
+    switch (kind) {
+      case kTensor:
+        return tensors[slots[0]];
+      case kTensors: {
+        c10::List<at::Tensor> list;
+        list.reserve(slots.size());
+        for (const int64_t slot : slots) list.push_back(tensors[slot]);
+        return list;
+      }
+      case kOptionalTensors: {
+        c10::List<std::optional<at::Tensor>> list;
+        list.reserve(slots.size());
+        for (const int64_t slot : slots) {
+          list.push_back(slot == kNone ? std::nullopt : std::make_optional(tensors[slot]));
+        }
+        return list;
+      }
+      default:
+        return constant;
+    }
+  }
+};
+
+struct Call {
+  c10::OperatorHandle op;
+  std::vector<Argument> arguments;
+  std::vector<int64_t> results;  // Per tensor that it returns, lists laid flat: its slot, or kNone.
+  std::vector<int64_t> last_uses;  // Slots to empty afterwards.
+};
+
+[[noreturn]] void refuse(const c10::Argument& formal, py::handle given) {
+  throw py::type_error("argument " + formal.name() + ": expected " + formal.type()->str() +
+                       ", got " + py::repr(given).cast<std::string>());
+}
+
+at::Scalar number(py::handle given, const c10::Argument& formal) {
+  if (py::isinstance<py::bool_>(given)) return given.cast<bool>();
+  if (py::isinstance<py::int_>(given)) return given.cast<int64_t>();
+  if (py::isinstance<py::float_>(given)) return given.cast<double>();
+  refuse(formal, given);
+}
+
+// A number in a tensor's place takes part in type promotion as a number.
+at::Tensor as_tensor(const at::Scalar& scalar) {
+  at::Tensor tensor = c10::scalar_to_tensor(scalar);
+  tensor.unsafeGetTensorImpl()->set_wrapped_number(true);
+  return tensor;
+}
+
+// Integers in an operator's schema are also what PyTorch's enumerations are passed as.
+IValue integer(py::handle given, const c10::Argument& formal) {
+  PyObject* object = given.ptr();
+  if (THPDtype_Check(object)) {
+    return static_cast<int64_t>(reinterpret_cast<THPDtype*>(object)->scalar_type);
+  }
+  if (THPMemoryFormat_Check(object)) {
+    return static_cast<int64_t>(reinterpret_cast<THPMemoryFormat*>(object)->memory_format);
+  }
+  if (THPLayout_Check(object)) {
+    return static_cast<int64_t>(reinterpret_cast<THPLayout*>(object)->layout);
+  }
+  if (py::isinstance<py::int_>(given)) return given.cast<int64_t>();
+  refuse(formal, given);
+}
+
+template <typename T>
+IValue list_of(py::handle given) {
+  c10::List<T> list;
+  for (const py::handle item : given) list.push_back(item.cast<T>());
+  return list;
+}
+
+IValue constant_of(py::handle given, const c10::TypePtr& type, const c10::Argument& formal) {
+  if (given.is_none()) return IValue();
+  switch (type->kind()) {
+    case TypeKind::OptionalType:
+      return constant_of(given, type->castRaw<c10::OptionalType>()->getElementType(), formal);
+    case TypeKind::BoolType:
+      return given.cast<bool>();
+    case TypeKind::FloatType:
+      return given.cast<double>();
+    case TypeKind::NumberType:
+      return number(given, formal);
+    case TypeKind::TensorType:
+      return as_tensor(number(given, formal));
+    case TypeKind::StringType:
+      return given.cast<std::string>();
+    case TypeKind::DeviceObjType:
+      if (!THPDevice_Check(given.ptr())) refuse(formal, given);
+      return reinterpret_cast<THPDevice*>(given.ptr())->device;
+    case TypeKind::GeneratorType:
+      if (!THPGenerator_Check(given.ptr())) refuse(formal, given);
+      return reinterpret_cast<THPGenerator*>(given.ptr())->cdata;
+    case TypeKind::ListType:
+      switch (type->castRaw<c10::ListType>()->getElementType()->kind()) {
+        case TypeKind::IntType:
+        case TypeKind::SymIntType:
+          return list_of<int64_t>(given);
+        case TypeKind::FloatType:
+          return list_of<double>(given);
+        case TypeKind::BoolType:
+          return list_of<bool>(given);
+        default:
+          refuse(formal, given);
+      }
+    default:
+      return integer(given, formal);
+  }
+}
+
+bool is_tensors(const c10::Argument& formal) {
+  const auto* list = formal.type()->castRaw<c10::ListType>();
+  return list != nullptr && list->getElementType()->kind() == TypeKind::TensorType;
+}
+
+bool is_optional_tensors(const c10::Argument& formal) {
+  const auto* list = formal.type()->castRaw<c10::ListType>();
+  if (list == nullptr) return false;
+  const auto* item = list->getElementType()->castRaw<c10::OptionalType>();
+  return item != nullptr && item->getElementType()->kind() == TypeKind::TensorType;
+}
+
+// Where a call's argument comes from: ``slots`` are its tensors, absent for a constant.
+Argument argument_of(const c10::Argument& formal, py::handle given, py::handle slots) {
+  Argument argument;
+  if (slots.is_none()) {
+    argument.constant = constant_of(given, formal.type(), formal);
+    return argument;
+  }
+  argument.slots = slots.cast<std::vector<int64_t>>();
+  argument.kind = is_tensors(formal)            ? Argument::kTensors
+                  : is_optional_tensors(formal) ? Argument::kOptionalTensors
+                                                : Argument::kTensor;
+  return argument;
+}
+
+class Replay {
+ public:
+  Replay(int64_t inputs, int64_t slots) : inputs_(inputs), slots_(slots) {}
+
+  // Add a call: of each argument its position in the schema, its value, and its tensors' slots.
+  void add(const std::string& name, const std::string& overload,
+           const std::vector<std::tuple<int64_t, py::object, py::object>>& given,
+           std::vector<int64_t> results, std::vector<int64_t> last_uses) {
+    c10::OperatorHandle op =
+        c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), overload.c_str());
+    const auto& formals = op.schema().arguments();
+    std::vector<Argument> arguments(formals.size());
+    for (size_t i = 0; i < formals.size(); ++i) {
+      if (formals[i].default_value()) arguments[i].constant = *formals[i].default_value();
+    }
+    for (const auto& [position, value, slots] : given) {
+      arguments.at(position) = argument_of(formals.at(position), value, slots);
+    }
+    calls_.push_back({op, std::move(arguments), std::move(results), std::move(last_uses)});
+  }
+
+  // The slots of the results, kNone for a None.
+  void finish(std::vector<int64_t> results) { results_ = std::move(results); }
+
+  py::list operator()(const py::args& given) const {
+    if (static_cast<int64_t>(given.size()) != inputs_) {
+      throw py::type_error("expected " + std::to_string(inputs_) + " tensors, got " +
+                           std::to_string(given.size()));
+    }
+    Slots slots(slots_);
+    for (int64_t i = 0; i < inputs_; ++i) {
+      const py::handle tensor = given[i];
+      if (!THPVariable_Check(tensor.ptr())) throw py::type_error("expected tensors alone");
+      slots[i] = THPVariable_Unpack(tensor.ptr());
+    }
+    {
+      const py::gil_scoped_release release;
+      run(slots);
+    }
+    py::list results(results_.size());
+    for (size_t i = 0; i < results_.size(); ++i) {
+      const bool none = results_[i] == kNone || !slots[results_[i]].defined();
+      results[i] = none ? py::none()
+                        : py::reinterpret_steal<py::object>(THPVariable_Wrap(slots[results_[i]]));
+    }
+    return results;
+  }
+
+ private:
+  void run(Slots& slots) const {
+    torch::jit::Stack stack;
+    for (const Call& call : calls_) {
+      stack.clear();
+      for (const Argument& argument : call.arguments) stack.push_back(argument.of(slots));
+      call.op.callBoxed(&stack);
+      keep(call.results, stack, slots);
+      for (const int64_t slot : call.last_uses) slots[slot].reset();
+    }
+  }
+
+  static void keep(const std::vector<int64_t>& results, torch::jit::Stack& returned,
+                   Slots& slots) {
+    size_t position = 0;
+    const auto next = [&](at::Tensor tensor) {
+      const int64_t slot = position < results.size() ? results[position] : kNone;
+      ++position;
+      if (slot != kNone) slots[slot] = std::move(tensor);
+    };
+    for (IValue& value : returned) {
+      if (value.isTensor()) {
+        next(std::move(value).toTensor());
+      } else if (value.isTensorList()) {
+        for (at::Tensor& tensor : value.toTensorVector()) next(std::move(tensor));
+      } else {
+        ++position;
+      }
+    }
+  }
+
+  int64_t inputs_;
+  int64_t slots_;
+  std::vector<Call> calls_;
+  std::vector<int64_t> results_;
+};
+
+}  // namespace
+
+void bind_replay(py::module_& m) {
+  py::class_<Replay>(m, "Replay", "A flat list of operator calls, run without Python.")
+      .def(py::init<int64_t, int64_t>(), py::arg("inputs"), py::arg("slots"))
+      .def("add", &Replay::add, py::arg("name"), py::arg("overload"), py::arg("arguments"),
+           py::arg("results"), py::arg("last_uses"))
+      .def("finish", &Replay::finish, py::arg("results"))
+      .def("__call__", &Replay::operator());
+}
+
+}  // namespace wgan_fast

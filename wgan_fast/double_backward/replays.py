@@ -1,0 +1,161 @@
+"""Calls that come again: their passes from a flat graph of an earlier one, without their Python.
+
+The passes over a recording are the same ops in the same order in every call, as long as the critic
+records the same. After some such calls they are traced, and from then on the critic's Python alone
+runs, on stand-ins (:mod:`wgan_fast.double_backward.way`): where it takes the way that was traced,
+the graph computes everything; where not, nothing has happened and the call is made as the first.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgan_fast.critic_calls import CriticCall
+from wgan_fast.double_backward.choice import Memory
+from wgan_fast.double_backward.chunks import Computed
+from wgan_fast.double_backward.independence import ROUNDING
+from wgan_fast.double_backward.way import Critic, Way, noted
+from wgan_fast.flat_graph import FlatGraph, trace
+
+logger = logging.getLogger("wgan_fast")
+
+# Tracing takes as long as some hundred calls of a small critic.
+CALLS_BEFORE = 10
+# So many other ways in a row, and every call is made as the first.
+_MISSES = 8
+# In bytes: where a CPU's tensors are larger than this, Python's time does not count.
+_LARGEST_ON_CPU = 4 << 20
+
+Compute = Callable[..., Computed]
+
+
+class _Calls:
+    """What is known of the calls of a critic with arguments of one kind."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.misses = 0
+        self.replayed: _Replayed | None = None
+        self.hopeless = False
+
+
+_calls = Memory()
+
+
+def replayed(
+    critic: Critic,
+    about: tuple[Any, ...],
+    arguments: Sequence[Tensor],
+    compute: Compute,
+    usual: Callable[[], Computed],
+    batch: Callable[[], Tensor],
+    rows_apart: bool,
+) -> Computed:
+    """``usual()``, or the same from a graph.
+
+    Args:
+        critic: what is called.
+        about: what else decides how it is called and what is computed; hashable.
+        arguments: the tensors that the result is a function of, besides the critic's own.
+        compute: from ``arguments`` to the result, on the whole batch at once.
+        usual: the result by whatever way is best without a graph.
+        batch: what the critic is called with.
+        rows_apart: whether it must keep the batch's samples apart.
+    """
+    # What watches this call would see other ops than it is to see.
+    watched = torch._C._len_torch_dispatch_stack() > 0
+    capturing = arguments[0].is_cuda and torch.cuda.is_current_stream_capturing()
+    if watched or capturing or isinstance(critic, CriticCall):
+        return usual()
+    kinds = [(a.shape, a.stride(), a.dtype, a.device) for a in arguments]
+    calls = _calls.get(critic, *about, *kinds)
+    if calls is None:
+        calls = _Calls()
+        _calls.set(critic, calls, *about, *kinds)
+    if calls.replayed is not None:
+        if done := calls.replayed(critic, arguments):
+            calls.misses = 0
+            return done
+        calls.misses += 1
+        if calls.misses == _MISSES:
+            calls.replayed, calls.hopeless = None, True
+    done = usual()
+    if calls.replayed is None and not calls.hopeless:
+        calls.count += 1
+        if calls.count == CALLS_BEFORE:
+            calls.replayed = _traced(critic, arguments, compute, done, batch, rows_apart)
+            calls.hopeless = calls.replayed is None
+    return done
+
+
+class _Replayed:
+    """A graph of a call, and the way through the critic for which it holds."""
+
+    def __init__(self, way: Way, graph: FlatGraph, traced: Computed) -> None:
+        self._way, self._graph = way, graph
+        self._leaves = traced.leaves
+        self._means = 1 + len(traced.means)
+        self._rows = self._means + len(traced.rows)
+
+    def __call__(self, critic: Critic, arguments: Sequence[Tensor]) -> Computed | None:
+        """The call's result; None if the critic takes another way."""
+        if not self._way.still_taken(critic):
+            return None
+        results: Any = self._graph(*arguments)
+        means, rows = results[1 : self._means], results[self._means : self._rows]
+        return Computed(results[0], self._leaves, results[self._rows :], (*means,), (*rows,))
+
+
+def _traced(
+    critic: Critic,
+    arguments: Sequence[Tensor],
+    compute: Compute,
+    done: Computed,
+    batch: Callable[[], Tensor],
+    rows_apart: bool,
+) -> _Replayed | None:
+    """A graph of the call that gave ``done``; None where none can stand for it, or none pays."""
+    found = noted(critic, batch(), rows_apart)
+    if found is None:
+        return None
+    way, digest = found
+    if arguments[0].is_cpu and way.largest > _LARGEST_ON_CPU:
+        return None
+    outcomes: list[Computed] = []
+
+    def flat(*tensors: Tensor) -> list[Tensor | None]:
+        outcomes.append(compute(*tensors))
+        traced = outcomes[0]
+        return [traced.value, *traced.means, *traced.rows, *traced.gradients]
+
+    try:
+        with torch.no_grad():
+            graph = trace(flat, way.outside, arguments)
+    except Exception as error:  # a critic can be untraceable in any way
+        logger.debug("not traced, runs as it is: %s", error)
+        return None
+    (traced,) = outcomes
+    if traced.half or not digest == traced.digest == done.digest:
+        return None
+    result = _Replayed(way, graph, traced)
+    again = result(critic, arguments)
+    return result if again is not None and _agree(done, again) else None
+
+
+def _agree(done: Computed, again: Computed) -> bool:
+    """Whether two results of one call differ by rounding alone."""
+    if [id(leaf) for leaf in done.leaves] != [id(leaf) for leaf in again.leaves]:
+        return False
+    pairs = zip((done.value, *done.gradients), (again.value, *again.gradients), strict=True)
+    for one, other in pairs:
+        if one is None or other is None:
+            if one is not other:
+                return False
+            continue
+        room = ROUNDING[one.dtype] * max(1e-30, float(one.norm()))
+        if not float((one - other).norm()) <= room:
+            return False
+    return True

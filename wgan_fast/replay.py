@@ -1,0 +1,115 @@
+"""A flat graph as a list of calls that the compiled extension makes, with no Python in between."""
+
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.fx import Graph, Node
+
+from wgan_fast.ops.registration import EXTENSION_MISSING
+
+Replayed = Callable[..., list[Tensor | None]]
+
+_NONE = -1
+
+
+def replay_of(graph: Graph) -> Replayed | None:
+    """The graph's results from its inputs; None where Python has to make the calls.
+
+    That is where the extension is missing, or where something else is called than an operator of
+    PyTorch's dispatcher, or with other arguments than tensors, numbers, words, PyTorch's own
+    enumerations, and lists of these.
+    """
+    calls = [node for node in graph.nodes if node.op == "call_function"]
+    calls = [node for node in calls if node.target is not operator.getitem]
+    if EXTENSION_MISSING is not None or not all(_is_flat(node.target) for node in calls):
+        return None
+    from wgan_fast._C import Replay
+
+    slots = _Slots(graph)
+    replay = Replay(len(graph.find_nodes(op="placeholder")), slots.count)
+    for node in calls:
+        schema = node.target._schema
+        arguments = [
+            (position, given, slots.read(given)) for position, given in _arguments(node, schema)
+        ]
+        try:
+            replay.add(
+                schema.name,
+                schema.overload_name,
+                arguments,
+                slots.written(node),
+                slots.unused_after(node),
+            )
+        except (TypeError, ValueError):  # an argument that has no counterpart in the extension
+            return None
+    replay.finish([slots.of(result) for result in slots.results])
+    return replay  # type: ignore[no-any-return]
+
+
+def _is_flat(target: Any) -> bool:
+    """Whether a call gives tensors, or one list of them."""
+    if not isinstance(target, OpOverload):
+        return False
+    kinds = [str(returned.type) for returned in target._schema.returns]
+    return kinds == ["List[Tensor]"] or all(kind == "Tensor" for kind in kinds)
+
+
+def _arguments(node: Node, schema: Any) -> Iterator[tuple[int, Any]]:
+    """The call's arguments with their positions in the schema."""
+    yield from enumerate(node.args)
+    positions = {formal.name: position for position, formal in enumerate(schema.arguments)}
+    for name, given in node.kwargs.items():
+        yield positions[name], given
+
+
+class _Slots:
+    """Which numbered slot holds what a node gives, and from which call on it is not needed."""
+
+    def __init__(self, graph: Graph) -> None:
+        (self.results,) = graph.find_nodes(op="output")[0].args
+        numbers: dict[Any, int] = {}
+        self._slot: dict[Node, int] = {}
+        last_use: dict[int, Node] = {}
+        for node in graph.nodes:
+            if node.op != "output":
+                self._slot[node] = numbers.setdefault(_origin(node), len(numbers))
+                for source in node.all_input_nodes:
+                    last_use[self._slot[source]] = node
+        self.count = len(numbers)
+        """How many slots there are."""
+        kept = {self.of(result) for result in self.results}
+        self._unused_after: dict[Node, list[int]] = {}
+        for slot, node in last_use.items():
+            if slot not in kept and node.op == "call_function":
+                self._unused_after.setdefault(node, []).append(slot)
+
+    def of(self, node: Node | None) -> int:
+        """The slot of one node's result."""
+        return _NONE if node is None else self._slot[node]
+
+    def read(self, given: Any) -> list[int] | None:
+        """The slots of an argument's tensors; None for one that is a constant."""
+        if isinstance(given, Node):
+            return [self.of(given)]
+        if isinstance(given, (list, tuple)) and any(isinstance(item, Node) for item in given):
+            return [self.of(item) for item in given]
+        return None
+
+    def written(self, node: Node) -> list[int]:
+        """The slots of a call's results, in order."""
+        parts = {user.args[1]: user for user in node.users if user.target is operator.getitem}
+        if not parts:
+            return [self.of(node) if node.users else _NONE]
+        return [self.of(parts.get(index)) for index in range(1 + max(parts))]
+
+    def unused_after(self, node: Node) -> list[int]:
+        """The slots that no later call reads."""
+        return self._unused_after.get(node, [])
+
+
+def _origin(node: Node) -> Any:
+    """What tells results apart: two nodes may take the same part of one call's results."""
+    return node.args if node.target is operator.getitem else node
