@@ -237,8 +237,7 @@ class Replay {
     }
   }
 
-  static void keep(const std::vector<int64_t>& results, torch::jit::Stack& returned,
-                   Slots& slots) {
+  static void keep(const std::vector<int64_t>& results, torch::jit::Stack& returned, Slots& slots) {
     size_t position = 0;
     const auto next = [&](at::Tensor tensor) {
       const int64_t slot = position < results.size() ? results[position] : kNone;

@@ -100,7 +100,9 @@ class _Slots:
 
     def written(self, node: Node) -> list[int]:
         """The slots of a call's results, in order."""
-        parts = {user.args[1]: user for user in node.users if user.target is operator.getitem}
+        parts: dict[Any, Node] = {
+            user.args[1]: user for user in node.users if user.target is operator.getitem
+        }
         if not parts:
             return [self.of(node) if node.users else _NONE]
         return [self.of(parts.get(index)) for index in range(1 + max(parts))]

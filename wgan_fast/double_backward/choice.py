@@ -33,6 +33,17 @@ def refusal(critic: Any) -> str | None:
     return None
 
 
+def has_forward_hooks(critic: Any) -> bool:
+    """Whether others than the critic look at what its modules take and give."""
+    waiting = modules_of(critic)
+    while waiting:
+        module = waiting.pop()
+        if module._forward_hooks or module._forward_pre_hooks:
+            return True
+        waiting += [part for part in module._modules.values() if part is not None]
+    return False
+
+
 def modules_of(critic: Any) -> list[nn.Module]:
     """The modules behind a critic: itself, or those that a function or a method holds."""
     if isinstance(critic, nn.Module):

@@ -162,7 +162,7 @@ def gradient_penalty(
         return _gradient_penalty(critic, x, penalty, False, 1.0, half_precision.LARGEST_SCALE)
 
     if chunk_size is None:
-        done = replayed(critic, (penalty,), [x], whole, usual, lambda: x, rows_apart=False)
+        done = replayed(critic, penalty, [x], whole, usual, lambda: x, rows_apart=False)
     else:
         done = usual()
     norms, penalties = done.rows
@@ -194,9 +194,7 @@ def _gradient_penalty(
     leaves = [leaf for _, leaf in recording.leaves]
     gradients = leaf_gradients(recording, bars, scale)
     rows = norms, penalties
-    return Computed(
-        penalties.mean(), leaves, gradients, (), rows, recording.half, recording.digest
-    )
+    return Computed(penalties.mean(), leaves, gradients, (), rows, recording.half, recording.digest)
 
 
 def critic_loss(
@@ -222,28 +220,28 @@ def critic_loss(
         return merged.critic_loss(rows, real[part], fake[part], of_part, settings, share, largest)
 
     def usual() -> Computed:
-        return _within_range(critic, real, cut_to, on)
+        kept = merged.kept_of(critic, real, settings.at)
+        # An objective of the caller's own may not be a mean over samples; a maximum is none.
+        means = averages(settings.objective) and settings.penalty.reduction == "mean"
+        at_once = chunk_size
+        if chunk_size is None and kept and real.is_cpu and means:
+            at_once = math.ceil(real.shape[0] / kept.slices())
+        return _within_range(critic, real, at_once, on)
 
     def whole(weight: Tensor, real: Tensor, fake: Tensor, *drawn: Tensor) -> Computed:
-        with_weight = settings._replace(weight=weight)
-        return merged.critic_loss(critic, real, fake, drawn[0] if drawn else None, with_weight)
+        given = drawn[0] if drawn else None
+        return merged.critic_loss(critic, real, fake, given, settings._replace(weight=weight))
 
     def batch() -> Tensor:
         return Layout.of(settings.at, real, fake, drawn).batch
 
-    samples = real.shape[0]
-    kept = merged.kept_of(critic, real, settings.at)
-    # An objective of the caller's own may not be a mean over samples; a maximum is none.
-    means = averages(settings.objective) and settings.penalty.reduction == "mean"
-    cut_to = chunk_size
-    if chunk_size is None and kept and real.is_cpu and means:
-        cut_to = math.ceil(samples / kept.slices())
     if chunk_size is None and settings.objective in NAMED.values():
         weight = settings.weight
         if not isinstance(weight, Tensor):
-            weight = torch.full((), weight, dtype=accumulation_dtype(real.dtype), device=real.device)
+            kind = accumulation_dtype(real.dtype)
+            weight = torch.full((), weight, dtype=kind, device=real.device)
         arguments = [weight, real, fake] if drawn is None else [weight, real, fake, drawn]
-        about = (settings._replace(weight=0.0),)
+        about = settings._replace(weight=0.0)
         done = replayed(critic, about, arguments, whole, usual, batch, rows_apart=True)
     else:
         done = usual()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from wgan_fast.critic_calls import CriticCall
-from wgan_fast.double_backward.choice import Memory
+from wgan_fast.double_backward.choice import Memory, has_forward_hooks
 from wgan_fast.double_backward.chunks import Computed
 from wgan_fast.double_backward.independence import ROUNDING
 from wgan_fast.double_backward.way import Critic, Way, noted
@@ -47,7 +47,7 @@ _calls = Memory()
 
 def replayed(
     critic: Critic,
-    about: tuple[Any, ...],
+    about: Any,
     arguments: Sequence[Tensor],
     compute: Compute,
     usual: Callable[[], Computed],
@@ -68,13 +68,13 @@ def replayed(
     # What watches this call would see other ops than it is to see.
     watched = torch._C._len_torch_dispatch_stack() > 0
     capturing = arguments[0].is_cuda and torch.cuda.is_current_stream_capturing()
-    if watched or capturing or isinstance(critic, CriticCall):
+    if watched or capturing or isinstance(critic, CriticCall) or has_forward_hooks(critic):
         return usual()
     kinds = [(a.shape, a.stride(), a.dtype, a.device) for a in arguments]
-    calls = _calls.get(critic, *about, *kinds)
+    calls = _calls.get(critic, about, *kinds)
     if calls is None:
         calls = _Calls()
-        _calls.set(critic, calls, *about, *kinds)
+        _calls.set(critic, calls, about, *kinds)
     if calls.replayed is not None:
         if done := calls.replayed(critic, arguments):
             calls.misses = 0
@@ -82,12 +82,24 @@ def replayed(
         calls.misses += 1
         if calls.misses == _MISSES:
             calls.replayed, calls.hopeless = None, True
+    if calls.replayed is not None or calls.hopeless:
+        return usual()
+    calls.count += 1
+    if calls.count < CALLS_BEFORE:
+        return usual()
+    random = torch.cuda if arguments[0].is_cuda else torch.random
+    numbers = random.get_rng_state()
     done = usual()
-    if calls.replayed is None and not calls.hopeless:
-        calls.count += 1
-        if calls.count == CALLS_BEFORE:
-            calls.replayed = _traced(critic, arguments, compute, done, batch, rows_apart)
-            calls.hopeless = calls.replayed is None
+    numbers_after = random.get_rng_state()
+    try:
+        candidate = _traced(critic, arguments, compute, batch, rows_apart)
+        if candidate is not None:
+            random.set_rng_state(numbers)
+            again = candidate(critic, arguments)
+            calls.replayed = candidate if again is not None and _agree(done, again) else None
+    finally:
+        random.set_rng_state(numbers_after)
+    calls.hopeless = calls.replayed is None
     return done
 
 
@@ -113,11 +125,10 @@ def _traced(
     critic: Critic,
     arguments: Sequence[Tensor],
     compute: Compute,
-    done: Computed,
     batch: Callable[[], Tensor],
     rows_apart: bool,
 ) -> _Replayed | None:
-    """A graph of the call that gave ``done``; None where none can stand for it, or none pays."""
+    """A graph of such a call; None where none can stand for it, or none pays."""
     found = noted(critic, batch(), rows_apart)
     if found is None:
         return None
@@ -138,16 +149,12 @@ def _traced(
         logger.debug("not traced, runs as it is: %s", error)
         return None
     (traced,) = outcomes
-    if traced.half or not digest == traced.digest == done.digest:
-        return None
-    result = _Replayed(way, graph, traced)
-    again = result(critic, arguments)
-    return result if again is not None and _agree(done, again) else None
+    return None if traced.half or digest != traced.digest else _Replayed(way, graph, traced)
 
 
 def _agree(done: Computed, again: Computed) -> bool:
     """Whether two results of one call differ by rounding alone."""
-    if [id(leaf) for leaf in done.leaves] != [id(leaf) for leaf in again.leaves]:
+    if list(map(id, done.leaves)) != list(map(id, again.leaves)):
         return False
     pairs = zip((done.value, *done.gradients), (again.value, *again.gradients), strict=True)
     for one, other in pairs:

@@ -9,6 +9,7 @@ this one.
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from wgan_fast.double_backward.errors import CrossSample, Unsupported
 from wgan_fast.double_backward.record import record_by, seen_by
 from wgan_fast.double_backward.recorder import Recorder, tensors_in
+from wgan_fast.double_backward.recording import Recording
 from wgan_fast.double_backward.rules import rule_of
 
 Critic = Callable[[Tensor], Any]
@@ -79,7 +81,7 @@ class Way:
                 taken = critic(self._x) is self._scores
         except (_OtherWay, Exception):  # an error of the critic's own will come again
             return False
-        # What a critic has kept for later must be no stand-in.
+        # It may keep now what it did not keep before.
         return taken and watch.position == len(self._steps) and self._holders_now() == self._holders
 
     def _facts_now(self) -> list[Any]:
@@ -129,7 +131,7 @@ def _reach(tensor: Tensor) -> int:
 def noted(critic: Critic, x: Tensor, rows_apart: bool) -> tuple[Way, int] | None:
     """The way that Python takes through the critic on ``x``, and its recording's digest.
 
-    None where it cannot be found again by its ops alone: numbers are drawn, read or written.
+    None where a call cannot be told by its ops alone: it reads numbers, or writes its own state.
     """
     noting = _Noting(rule_of, x.shape[0] if rows_apart else 0)
     called_with: list[Tensor] = []
@@ -142,9 +144,16 @@ def noted(critic: Critic, x: Tensor, rows_apart: bool) -> tuple[Way, int] | None
         recording = record_by(called, x, noting)
     except (CrossSample, Unsupported):
         return None
-    if noting.refused or recording.random or recording.stateful:
+    if noting.refused or recording.stateful:
         return None
-    return Way(noting.steps, called_with[0], recording.scores), recording.digest
+    found = Way(noting.steps, called_with[0], recording.scores), recording.digest
+    made = [ref(t) for step in noting.steps for t in tensors_in(_listed(step.result))]
+    noting.steps.clear()
+    called_with.clear()
+    del recording
+    noting.recording = Recording()
+    # What a critic keeps for later must be no stand-in, so it has to be called for real.
+    return None if any(tensor() is not None for tensor in made) else found
 
 
 class _Noting(Recorder):
@@ -212,7 +221,7 @@ def _same(given: Any, noted: Any) -> bool:
     """Whether arguments are equal, tensors the same objects."""
     if len(given) != len(noted):
         return False
-    for one, other in zip(given, noted):
+    for one, other in zip(given, noted, strict=True):
         if one is other:
             continue
         kind = type(one)

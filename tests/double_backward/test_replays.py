@@ -1,0 +1,320 @@
+"""Calls that come again: from a graph, right, and never where Python takes another way."""
+
+import copy
+import gc
+import random
+import weakref
+from contextlib import nullcontext
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import wgan_fast
+from tests.conftest import SEED
+from tests.double_backward.critics import CRITICS, random_critic
+from tests.double_backward.oracle import ReferenceFails, gradients, loss_error, penalty_error
+from wgan_fast.double_backward import replays
+from wgan_fast.double_backward.replays import CALLS_BEFORE
+
+
+class Counted:
+    """How many calls came from a graph, and how many took another way."""
+
+    def __init__(self):
+        self.replayed = self.missed = 0
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """From the second call on, those that can be come from a graph."""
+    seen = Counted()
+    call = replays._Replayed.__call__
+
+    def counting(self, critic, arguments):
+        done = call(self, critic, arguments)
+        seen.replayed += done is not None
+        seen.missed += done is None
+        return done
+
+    monkeypatch.setattr(replays, "CALLS_BEFORE", 1)
+    monkeypatch.setattr(replays._Replayed, "__call__", counting)
+    return seen
+
+
+def mlp(**options):
+    return nn.Sequential(nn.Linear(3, 8), nn.LeakyReLU(0.2, **options), nn.Linear(8, 1)).double()
+
+
+SHAPE = (6, 3)
+
+
+def error_of(loss, function, critic):
+    """The largest difference to autograd of a loss's gradients in a module's parameters."""
+    data = torch.randn(2, *SHAPE, dtype=torch.float64)
+    alpha = torch.rand(6, dtype=torch.float64)
+    parameters = [p for p in critic.parameters() if p.requires_grad]
+    ours, theirs = (
+        torch.autograd.grad(
+            loss(function, *data, alpha=alpha, backend=backend), parameters,
+            allow_unused=True, materialize_grads=True,
+        )
+        for backend in ("auto", "autograd")
+    )  # fmt: skip
+    return max((a - b).abs().max().item() for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("name", random.Random(SEED).sample(sorted(CRITICS), 40))
+def test_every_kind_of_critic(name, counted):
+    make, shape = CRITICS[name]
+    critic = make().double()
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        for _ in range(2):
+            assert penalty_error(critic, shape) < 1e-10
+
+
+def test_most_critics_are_replayed(counted):
+    """Random ones, other ones in every run; all are right, and most come from a graph."""
+    with_graph = 0
+    for seed in range(SEED, SEED + 30):
+        torch.manual_seed(seed)
+        critic, shape = random_critic(seed)
+        critic = critic.double()
+        before = counted.replayed
+        try:
+            for _ in range(2):
+                assert penalty_error(critic, shape) < 1e-9, (seed, critic)
+        except ReferenceFails:
+            continue
+        with_graph += counted.replayed > before
+    assert with_graph >= 8  # those that write their own statistics are not
+
+
+@pytest.mark.parametrize("at", ["mix", "real", "fake", "both", "dragan"])
+@pytest.mark.parametrize("objective", ["wasserstein", "hinge", "nonsaturating", "relativistic"])
+def test_every_objective_at_every_point(at, objective, counted):
+    critic = mlp()
+    for weight in (2.0, 5.0, torch.tensor(0.5, dtype=torch.float64)):
+        data = torch.randn(2, *SHAPE, dtype=torch.float64)
+        penalty = wgan_fast.Penalty(at=at, target=0.7)
+        found = []
+        for backend in ("auto", "autograd"):
+            torch.manual_seed(SEED)  # the same points
+            loss, stats = wgan_fast.critic_loss(
+                critic, *data, penalty=penalty, weight=weight, objective=objective, drift=0.1,
+                backend=backend, return_stats=True,
+            )  # fmt: skip
+            found.append([*stats, *gradients(loss, critic)])
+        for ours, theirs in zip(*found, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+    assert counted.replayed == 2 + 1
+
+
+def test_from_the_eleventh_call_on(monkeypatch):
+    calls = []
+    monkeypatch.setattr(replays._Replayed, "__call__", lambda *_: calls.append(1))
+    critic = mlp()
+    for _ in range(CALLS_BEFORE):
+        penalty_error(critic, SHAPE)
+    assert len(calls) == 1  # the trace is compared with the call that it was made in
+    assert CALLS_BEFORE == 10
+
+
+class Changing(nn.Module):
+    """A critic whose Python may do anything."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 8), nn.Linear(8, 1)
+        self.slope, self.squared, self.cut, self.kept = 0.2, False, False, None
+        self.register_buffer("scale", torch.tensor(1.5))
+
+    def forward(self, x):
+        h = F.leaky_relu(self.first(x), self.slope) * self.scale
+        if self.squared:
+            h = h * h
+        if self.cut:
+            with torch.no_grad():
+                scale = self.last.weight.abs().sum()
+            h = h / scale
+        if self.kept is not None:
+            self.kept.append(h.detach())
+        return self.last(h)
+
+
+CHANGES = {
+    "another number": lambda c: setattr(c, "slope", 0.3),
+    "another branch": lambda c: setattr(c, "squared", True),
+    "gradients off": lambda c: setattr(c, "cut", True),
+    "a frozen parameter": lambda c: c.first.weight.requires_grad_(False),
+    "another parameter": lambda c: setattr(c, "first", nn.Linear(3, 8).double()),
+    "another width": lambda c: (
+        setattr(c, "first", nn.Linear(3, 5).double()), setattr(c, "last", nn.Linear(5, 1).double()),
+    ),
+    "other memory": lambda c: setattr(c.first.weight, "data", torch.randn(8, 3).double()),
+    "other strides": lambda c: setattr(c.first.weight, "data", torch.randn(3, 8).double().t()),
+    "numbers written": lambda c: c.load_state_dict(
+        {name: torch.randn_like(tensor) for name, tensor in c.state_dict().items()}
+    ),
+    "a forward hook": lambda c: c.first.register_forward_hook(lambda *given: given[-1] + 1),
+    "weights that are computed": lambda c: nn.utils.parametrizations.orthogonal(c.first),
+    "eval mode": lambda c: c.eval(),
+    "kept activations": lambda c: setattr(c, "kept", []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", [wgan_fast.gradient_penalty, wgan_fast.critic_loss])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_critic_that_changes(change, loss, counted):
+    critic = Changing().double()
+    for _ in range(3):
+        assert error_of(loss, critic, critic) < 1e-10
+    assert counted.replayed == 3
+    CHANGES[change](critic)
+    for _ in range(3):
+        assert error_of(loss, critic, critic) < 1e-10
+
+
+def test_a_way_that_alternates(counted):
+    critic = Changing().double()
+    for step in range(40):
+        critic.slope = 0.2 + 0.1 * (step % 2)
+        assert loss_error(critic, SHAPE) < 1e-10
+    assert counted.missed > 10
+    for step in range(40):  # always another number: given up
+        critic.slope = 0.2 + 0.01 * step
+        assert loss_error(critic, SHAPE) < 1e-10
+    assert counted.missed < 40
+
+
+def test_dropout_draws_the_same_masks(counted):
+    """Replayed or not, one seed gives one result."""
+    critic = nn.Sequential(nn.Linear(3, 50), nn.Dropout(0.5), nn.ReLU(), nn.Linear(50, 1)).double()
+    data, alpha = torch.randn(2, *SHAPE, dtype=torch.float64), torch.rand(6)
+    for loss in (wgan_fast.gradient_penalty, wgan_fast.critic_loss):
+        found = []
+        for _ in range(4):
+            torch.manual_seed(SEED)
+            found.append(gradients(loss(critic, *data, alpha=alpha), critic))
+            found[-1] += (torch.rand(3),)
+        for other in found[1:]:
+            for one, two in zip(found[0], other, strict=True):
+                torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
+    assert counted.replayed == 8
+
+
+def test_a_hook_that_comes_later(counted):
+    """What it is given are activations, never stand-ins."""
+    critic, seen = mlp(), []
+    for _ in range(3):
+        penalty_error(critic, SHAPE)
+    with critic[0].register_forward_hook(lambda module, given, result: seen.append(result.clone())):
+        for _ in range(3):
+            penalty_error(critic, SHAPE)
+    assert counted.replayed == 3
+    assert len(seen) >= 6
+    assert all(one.isfinite().all() for one in seen)
+    penalty_error(critic, SHAPE)
+    assert counted.replayed == 4
+
+
+def test_what_a_critic_keeps_are_its_activations(counted):
+    """A feature extractor's list, say: stand-ins must never be found there."""
+    critic = Changing().double()
+    critic.kept = []
+    data = torch.randn(2, *SHAPE, dtype=torch.float64)
+    for _ in range(4):
+        critic.kept.clear()
+        wgan_fast.gradient_penalty(critic, *data, alpha=torch.ones(6))
+        expected = F.leaky_relu(critic.first(data[0]), 0.2) * critic.scale
+        torch.testing.assert_close(critic.kept[-1], expected)
+    assert counted.replayed == 0
+
+
+def test_numbers_that_python_reads(counted):
+    read = []
+
+    class Reading(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 1)
+
+        def forward(self, x):
+            read.append(self.layer.weight.sum().item())
+            return self.layer(x).square() * (1 if read[-1] > 0 else 2)
+
+    critic = Reading().double()
+    for _ in range(4):
+        assert penalty_error(critic, SHAPE) < 1e-10
+        with torch.no_grad():
+            critic.layer.weight.neg_()
+    assert counted.replayed == 0
+
+
+def test_a_critic_that_fails_says_so(counted):
+    critic = mlp()
+    for _ in range(3):
+        penalty_error(critic, SHAPE)
+    critic[1].forward = lambda x: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        penalty_error(critic, SHAPE)
+
+
+def test_closures(counted):
+    critic = mlp()
+    for scale in (1.0, 1.0, 1.0, 2.0, 1.0):
+        assert error_of(wgan_fast.critic_loss, lambda x: critic(x) * scale, critic) < 1e-10  # noqa: B023
+    assert (counted.replayed, counted.missed) == (4, 1)
+
+
+def test_differentiated_twice(counted):
+    critic = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+    data, alpha = torch.randn(2, *SHAPE, dtype=torch.float64), torch.rand(6)
+    for _ in range(3):
+        found = []
+        for backend in ("auto", "autograd"):
+            loss = wgan_fast.gradient_penalty(critic, *data, alpha=alpha, backend=backend)
+            first = torch.autograd.grad(
+                loss, critic.parameters(), create_graph=True, allow_unused=True
+            )
+            size = sum(g.square().sum() for g in first if g is not None)
+            found.append(gradients(size, critic))
+        for ours, theirs in zip(*found, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+    assert counted.replayed == 3
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_under_autocast_and_without(inplace, counted):
+    critic = copy.deepcopy(mlp(inplace=inplace)).float()
+    for step in range(6):
+        narrow = step % 2 == 1
+        data, alpha = torch.randn(2, *SHAPE), torch.rand(6)
+        found = []
+        for backend in ("auto", "autograd"):
+            with torch.autocast("cpu", torch.bfloat16) if narrow else nullcontext():
+                loss = wgan_fast.critic_loss(critic, *data, alpha=alpha, backend=backend)
+            found.append([loss.detach(), *gradients(loss, critic)])
+        room = 0.1 if narrow else 1e-4
+        for ours, theirs in zip(*found, strict=True):
+            assert (ours - theirs).norm() <= room * (1e-3 + theirs.norm())
+    assert counted.replayed >= 2
+
+
+def test_a_graph_keeps_no_critic_alive(counted):
+    critic = mlp()
+    for _ in range(3):
+        wgan_fast.gradient_penalty(critic, *torch.randn(2, *SHAPE, dtype=torch.float64))
+    assert counted.replayed == 3
+    gone = weakref.ref(critic)
+    del critic
+    gc.collect()
+    assert gone() is None
+
+
+def test_large_activations_are_not_worth_it_on_a_cpu(counted):
+    critic = nn.Sequential(nn.Linear(3, 1 << 18), nn.ReLU(), nn.Linear(1 << 18, 1))
+    for _ in range(3):
+        wgan_fast.gradient_penalty(critic, *torch.randn(2, *SHAPE))
+    assert counted.replayed == 0
