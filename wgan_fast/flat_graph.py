@@ -58,9 +58,14 @@ class FlatGraph:
         from torch._inductor import compile  # seconds, which only those who compile should pay
 
         inputs: list[Any] = [*self.state, *arguments]
+        # On a CPU, kernels of microseconds would wait for the Python that calls them.
+        in_cpp = all(tensor.is_cpu for tensor in inputs)
+        for node in self.module.graph.nodes:
+            node.meta.clear()  # what tracing saw would be taken for inputs of another trace
         with torch.no_grad(), _without_autocast():
-            compiled = compile(self.module, inputs, options={"fallback_random": True})
-        self._run = compiled
+            self._run = compile(
+                self.module, inputs, options={"fallback_random": True, "cpp_wrapper": in_cpp}
+            )
 
 
 def trace(
