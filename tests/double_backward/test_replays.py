@@ -302,6 +302,30 @@ def test_under_autocast_and_without(inplace, counted):
     assert counted.replayed >= 2
 
 
+@pytest.mark.parametrize("loss", [wgan_fast.gradient_penalty, wgan_fast.critic_loss])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_convolutions_in_float32(loss, memory_format, counted):
+    """They run in another layout than the critic sees."""
+    critic = nn.Sequential(
+        nn.Conv2d(3, 8, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(8, 16, 4, 2, 1),
+        nn.InstanceNorm2d(16, affine=True), nn.SiLU(), nn.Flatten(), nn.Linear(16 * 16, 1),
+    ).to(memory_format=memory_format)  # fmt: skip
+    for _ in range(3):
+        data = torch.randn(2, 4, 3, 16, 16)
+        data = [x.contiguous(memory_format=memory_format) for x in data]
+        alpha, found = torch.rand(4), []
+        for backend, dtype in (("auto", torch.float32), ("autograd", torch.float64)):
+            here = copy.deepcopy(critic).double() if dtype == torch.float64 else critic
+            value = loss(here, *(x.to(dtype) for x in data), alpha=alpha.to(dtype), backend=backend)
+            found.append([value.detach(), *gradients(value, here)])
+        largest = max(theirs.norm() for theirs in found[1] if theirs is not None)
+        for ours, theirs in zip(*found, strict=True):
+            assert (ours is None) == (theirs is None)
+            if theirs is not None:
+                assert (ours.double() - theirs).norm() <= 1e-5 * largest
+    assert counted.replayed == 3
+
+
 def test_a_graph_keeps_no_critic_alive(counted):
     critic = mlp()
     for _ in range(3):
@@ -314,7 +338,7 @@ def test_a_graph_keeps_no_critic_alive(counted):
 
 
 def test_large_activations_are_not_worth_it_on_a_cpu(counted):
-    critic = nn.Sequential(nn.Linear(3, 1 << 18), nn.ReLU(), nn.Linear(1 << 18, 1))
+    critic = nn.Sequential(nn.Linear(3, 1 << 19), nn.ReLU(), nn.Linear(1 << 19, 1))
     for _ in range(3):
         wgan_fast.gradient_penalty(critic, *torch.randn(2, *SHAPE))
     assert counted.replayed == 0

@@ -26,8 +26,9 @@ logger = logging.getLogger("wgan_fast")
 CALLS_BEFORE = 10
 # So many other ways in a row, and every call is made as the first.
 _MISSES = 8
-# In bytes: where a CPU's tensors are larger than this, Python's time does not count.
-_LARGEST_ON_CPU = 4 << 20
+# In bytes: where a CPU's tensors are larger than this, Python's time does not count, and a merged
+# batch is taken in slices.
+_LARGEST_ON_CPU = 8 << 20
 
 Compute = Callable[..., Computed]
 
