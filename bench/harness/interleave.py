@@ -37,14 +37,15 @@ class Plan:
         seconds: the time after which no further round starts, once there are ``rounds``.
         most_rounds: enough is enough.
         sample_seconds: how long one sample lasts at least; short runs are repeated within it.
-        warmup_seconds: how long each side runs before anything is measured.
+        warmup_seconds: how long each side runs before anything is measured: ten calls at least of
+            a step whose eleventh is replayed.
     """
 
     rounds: int = 15
     seconds: float = 3.0
     most_rounds: int = 200
     sample_seconds: float = 0.01
-    warmup_seconds: float = 0.2
+    warmup_seconds: float = 0.6
 
 
 @dataclass(frozen=True)
