@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.graph import CodeGen
+from torch.overrides import TorchFunctionMode
 
 aten = torch.ops.aten
 
@@ -60,6 +61,27 @@ class FlatGraph:
         self._run = compiled
 
 
+class UncheckedOneHot(TorchFunctionMode):
+    """``F.one_hot(labels, classes)`` without its look at the labels, which no graph can take.
+
+    Labels out of range give a row of zeros in here, where the function itself raises on a CPU.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.nn.functional.one_hot:
+            labels, classes = _labels_and_classes(*args, **kwargs)
+            if classes > 0 and labels.dtype == torch.int64:
+                return (labels.unsqueeze(-1) == torch.arange(classes, device=labels.device)).long()
+        return func(*args, **kwargs)
+
+
+def _labels_and_classes(tensor: Tensor, num_classes: int = -1) -> tuple[Tensor, int]:
+    return tensor, num_classes
+
+
 def trace(
     function: Callable[..., Sequence[Tensor | None]],
     state: Sequence[Tensor],
@@ -79,7 +101,7 @@ def trace(
     inside = inside or nullcontext()
 
     def flat(*tensors: Tensor) -> list[Tensor | None]:
-        with inside:
+        with inside, UncheckedOneHot():
             return list(function(*tensors[names:]))
 
     try:
