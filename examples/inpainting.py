@@ -83,7 +83,7 @@ def train(compute_loss, steps):
     critic_optimizer = torch.optim.Adam(critic.parameters(), lr=5e-4, betas=(0.0, 0.9))
     generator_optimizer = torch.optim.Adam(generator.parameters(), lr=5e-4, betas=(0.0, 0.9))
     images, losses = IMAGES[:-20].to(torch.get_default_dtype()), []
-    for step in range(steps):
+    for _ in range(steps):
         for _ in range(N_CRITIC):
             real, hole = images[torch.randint(len(images), (BATCH,))], draw_holes(BATCH)
             loss = compute_loss(critic, real, complete(generator, real, hole).detach(), hole)
