@@ -146,15 +146,12 @@ def assert_same(loop, textbook):
             torch.testing.assert_close(got, wanted, rtol=1e-8, atol=1e-9, msg=name)
 
 
-SHAPES = [("one", 1), ("one", 2), ("patches", 1), ("patches", 3), ("scales", 1), ("scales", 2)]
-
-
 @pytest.mark.parametrize("mode", ["eager", "captured"])
-@pytest.mark.parametrize(("kind", "pac"), SHAPES)
+@pytest.mark.parametrize(("kind", "pac"), [("one", 1), ("patches", 3), ("scales", 2)])
 def test_conditions_are_inputs(kind, pac, mode):
     """Other labels in every call, a partial last batch among them, and the generator's own."""
     loop, textbook = pair(kind, pac, mode=mode, weight=WEIGHT)
-    for call in range(6):
+    for call in range(5):
         batch = B if call != 3 else B // 2 * 2 - (2 if pac == 2 else 3)
         reals, cond = images(batch), conditions(N_CRITIC, batch)
         own = conditions(batch) if call % 2 else None
@@ -166,7 +163,7 @@ def test_conditions_are_inputs(kind, pac, mode):
     assert_same(loop, textbook)
 
 
-@pytest.mark.parametrize(("kind", "pac"), SHAPES[1:])
+@pytest.mark.parametrize(("kind", "pac"), [("one", 2), ("patches", 1), ("scales", 1)])
 def test_without_conditions(kind, pac):
     for mode in ("eager", "captured"):
         loop, textbook = pair(kind, pac, mode=mode, weight=WEIGHT)

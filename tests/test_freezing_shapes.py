@@ -79,19 +79,6 @@ def test_a_partial_batch_and_what_all_samples_share():
     assert len(step._frozen) == 6
 
 
-def test_compiled():
-    critic = conditional()
-    real, fake = torch.randn(2, B, 5, dtype=torch.float64)
-    step = wgan_fast.freeze(critic, real, cond=torch.randint(4, (B,)), compile=True)
-    for _ in range(2):
-        labels, alpha = torch.randint(4, (B,)), torch.rand(B, dtype=torch.float64)
-        ours = step(real, fake, alpha, cond=labels)
-        theirs = wgan_fast.critic_loss(
-            critic, real, fake, alpha=alpha, cond=labels, backend="autograd"
-        )
-        assert error(gradients(ours, critic), gradients(theirs, critic)) < 1e-8
-
-
 def test_arguments():
     critic = conditional()
     real, labels = torch.randn(B, 5, dtype=torch.float64), torch.randint(4, (B,))
