@@ -11,10 +11,9 @@ from torch.optim import Optimizer
 from wgan_fast.adaptive_weight import AdaptiveWeight, with_adaptive
 from wgan_fast.arguments import check_choice, check_number
 from wgan_fast.captured_iteration import CapturedIteration
-from wgan_fast.critic_objective import loss_settings
 from wgan_fast.critic_shapes import check_pac
 from wgan_fast.cuda_graph import CUDAGraph, Graph
-from wgan_fast.frozen_function import MODES, FrozenFunction, Function
+from wgan_fast.frozen_function import MODES, Function
 from wgan_fast.loop_arguments import (
     check_callable,
     check_count,
@@ -28,19 +27,11 @@ from wgan_fast.loop_clipping import CLIP_VALUE, bound_of, check_clip_value, clip
 from wgan_fast.loop_inputs import LoopInputs, loop_inputs
 from wgan_fast.loop_penalty import LoopPenalty
 from wgan_fast.loop_stats import LoopStats, stats_of
+from wgan_fast.loop_steps import loop_steps
 from wgan_fast.penalties import Penalty
 from wgan_fast.routes import BACKENDS
 from wgan_fast.signature import Signature
-from wgan_fast.steps import (
-    Step,
-    generator_step,
-    penalised_critic_step,
-    plain_critic_step,
-    regularised,
-    sampling,
-    trained,
-    with_conditions,
-)
+from wgan_fast.steps import trained
 
 logger = logging.getLogger("wgan_fast")
 
@@ -156,46 +147,15 @@ class CriticLoop:
             )
 
         self.pac = check_count("pac", pac)
-
-        saturating = objective != "dcgan"
-        called = with_conditions(critic, select, pac)
         if regulariser is not None:
             check_callable("regulariser", regulariser)
-        self._critic_steps: dict[bool, FrozenFunction] = {}
-        for penalised in self._penalty.kinds_of_step():
-            step = plain_critic_step(critic, saturating, drift, called)
-            if penalised:
-                assert form is not None
-                scores = "wasserstein" if saturating else "nonsaturating"
-                settings = loss_settings(form, objective=scores, drift=drift)
-                step = penalised_critic_step(critic, settings, backend, called)
-            if regulariser is not None:
-                step = regularised(step, critic, regulariser)
-            self._critic_steps[penalised] = self._frozen(
-                step,
-                [critic],
-                lambda: ["the critic's loss and scores", *trained(critic)],
-                eager=penalised and backend == "first_order",
-            )
-        self._generator_step = self._frozen(
-            generator_step(generator, critic, saturating, select, pac),
-            [generator, critic],
-            lambda: ["the generator's loss", *trained(generator)],
-        )
-        self._sample = self._frozen(sampling(generator), [generator], lambda: ["the fakes"])
+        self._steps = loop_steps(
+            generator, critic, self._penalty, saturating=objective != "dcgan", drift=drift,
+            regulariser=regulariser, mode=mode, backend=backend, select=select, pac=pac,
+        )  # fmt: skip
         self._signature = Signature([generator, critic])
         self._programs: dict[Any, CapturedIteration] = {}
         self._may_capture = mode != "eager"
-
-    def _frozen(
-        self,
-        step: Step,
-        owners: list[nn.Module],
-        names: Callable[[], list[str]],
-        eager: bool = False,
-    ) -> FrozenFunction:
-        how = "eager" if eager else self.mode
-        return FrozenFunction(step, owners, names, how)
 
     @property
     def weight(self) -> float | AdaptiveWeight:
@@ -268,7 +228,7 @@ class CriticLoop:
         if self._penalty.takes_noise:
             noise = self._draw(reals, torch.rand, tuple(reals.shape))
         alpha = self._draw(reals, torch.rand, (self.n_critic, reals.shape[1] // self.pac))
-        (fakes,) = self._sample(z, *cond)
+        (fakes,) = self._steps.sample(z, *cond)
         assert fakes is not None
         if fakes.shape != reals.shape:
             raise ValueError(
@@ -289,7 +249,7 @@ class CriticLoop:
                 arguments += self._penalty.arguments(real, *drawn, weights[-1])
             arguments += [one[step] for one in cond]
             if penalised not in take_step:
-                take_step[penalised] = self._critic_steps[penalised].prepared(*arguments)
+                take_step[penalised] = self._steps.critic[penalised].prepared(*arguments)
             seen, *gradients = take_step[penalised](*arguments)
             assert seen is not None
             if penalised:
@@ -299,7 +259,7 @@ class CriticLoop:
                 clip_(self.critic, self._clip_value, self.critic_optimizer)
             total = seen if total is None else total + seen
         z = self._draw(reals, torch.randn, (reals.shape[1], *self.latent_shape))
-        loss, *gradients = self._generator_step(z, *generator_cond)
+        loss, *gradients = self._steps.generator(z, *generator_cond)
         assert loss is not None
         assert total is not None
         _update(self.generator_optimizer, trained(self.generator).values(), gradients)
