@@ -18,14 +18,13 @@ class Generator(nn.Module):
     def __init__(self):
         super().__init__()
         self.table = nn.Embedding(CLASSES, 3)
-        self.layers = nn.Sequential(nn.Linear(LATENT + 3 + 2, 7), nn.Tanh(), nn.Linear(7, 72))
+        self.layers = nn.Sequential(nn.Linear(LATENT + 9, 7), nn.Tanh(), nn.Linear(7, 72))
 
     def forward(self, z, labels=None, attributes=None):
-        given = (
-            torch.zeros(len(z), 5, dtype=z.dtype)
-            if labels is None
-            else torch.cat([self.table(labels), attributes], 1)
-        )
+        given = torch.zeros(len(z), 9, dtype=z.dtype)
+        if labels is not None:
+            one_hot = F.one_hot(labels, CLASSES).to(z.dtype)
+            given = torch.cat([self.table(labels), one_hot, attributes], 1)
         return self.layers(torch.cat([z, given], 1)).reshape(-1, 2, 6, 6)
 
 

@@ -62,7 +62,7 @@ class FlatGraph:
 
 
 class UncheckedOneHot(TorchFunctionMode):
-    """``F.one_hot(labels, classes)`` without its look at the labels, which no graph can take.
+    """``F.one_hot(labels, classes)`` without its check of the labels, which no graph can take.
 
     Labels out of range give a row of zeros in here, where the function itself raises on a CPU.
     """
