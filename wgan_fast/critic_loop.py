@@ -56,8 +56,9 @@ class CriticLoop:
     it as if it had not stopped.
 
     Args:
-        generator: from z ``(B, *latent_shape)`` to samples.
-        critic: from samples to one score each; a module.
+        generator: from z ``(B, *latent_shape)`` to samples; with conditions, where a call has any.
+        critic: from samples, with the same conditions, to one score or one map of scores each; or
+            as ``select`` and ``pac`` say. A module.
         generator_optimizer: over the generator's parameters. ``torch.optim.Adam(..., fused=True)``
             is the fast one; on a GPU ``capturable=True`` as well.
         critic_optimizer: over the critic's; for ``"wgan"`` best :class:`wgan_fast.optim.RMSprop`
@@ -146,7 +147,7 @@ class CriticLoop:
                 f'backend: "first_order" runs in mode="eager" alone, got mode={mode!r}'
             )
 
-        self.pac = check_count("pac", pac)
+        self._pac = check_count("pac", pac)
         if regulariser is not None:
             check_callable("regulariser", regulariser)
         self._steps = loop_steps(
@@ -205,7 +206,7 @@ class CriticLoop:
                 ``pac``.
         """
         check_reals(reals, self.n_critic, self.critic)
-        check_pac(self.pac, reals.shape[1])
+        check_pac(self._pac, reals.shape[1])
         inputs = loop_inputs(reals, cond, generator_cond)
         due = self._penalty.due(self.n_critic)
         if self._may_capture and self._can_capture(reals.device):
@@ -227,7 +228,7 @@ class CriticLoop:
         noise = None
         if self._penalty.takes_noise:
             noise = self._draw(reals, torch.rand, tuple(reals.shape))
-        alpha = self._draw(reals, torch.rand, (self.n_critic, reals.shape[1] // self.pac))
+        alpha = self._draw(reals, torch.rand, (self.n_critic, reals.shape[1] // self._pac))
         (fakes,) = self._steps.sample(z, *cond)
         assert fakes is not None
         if fakes.shape != reals.shape:
@@ -269,7 +270,7 @@ class CriticLoop:
         return torch.cat(parts)
 
     def _packed(self, samples: Tensor) -> Tensor:
-        return samples if self.pac == 1 else samples.unflatten(0, (-1, self.pac))
+        return samples if self._pac == 1 else samples.unflatten(0, (-1, self._pac))
 
     def _draw(self, like: Tensor, draw: Any, shape: tuple[int, ...]) -> Tensor:
         numbers: Tensor = draw(shape, generator=self.rng, device=like.device, dtype=like.dtype)
