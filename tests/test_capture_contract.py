@@ -89,6 +89,41 @@ def test_fifty_replays_equal_eager(objective, images):
     assert_same(captured, eager)
 
 
+class Labelled(torch.nn.Module):
+    """A generator, or a critic, that takes labels and attributes with its input."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.table, self.module = torch.nn.Embedding(4, 2), module
+
+    def forward(self, x, labels, attributes):
+        return self.module(x + torch.cat([self.table(labels), attributes], 1)[:, : x.shape[1]])
+
+
+def test_conditions_are_read_in_every_replay():
+    modules = [Labelled(module).double() for module in packed()]
+    twins = copy.deepcopy(modules)
+    captured = loop_over(RecordedLoop, *modules, mode="captured", pac=2)
+    eager = loop_over(CriticLoop, *twins, mode="eager", pac=2)
+    for _ in range(WARM_UP_CALLS + 20):
+        labels = torch.randint(4, (N_CRITIC + 1, BATCH))
+        attributes = torch.randn(N_CRITIC + 1, BATCH, 2, dtype=torch.float64)
+        cond, own = (labels[1:], attributes[1:]), (labels[0], attributes[0])
+        batch = reals()
+        for got, expected in zip(captured(batch, cond, own), eager(batch, cond, own), strict=True):
+            if expected is not None:
+                torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-11)
+    (graph,) = captured.graphs
+    assert graph.replays == 20
+    assert_same(captured, eager)
+
+
+def packed():
+    """A generator, and a critic of two samples at a time."""
+    critic = torch.nn.Sequential(torch.nn.Unflatten(0, (-1, 2)), MLPCritic(4, 8))
+    return MLPGenerator(LATENT, 2, 8), critic
+
+
 def test_results_of_a_replay_outlive_the_next():
     captured, _ = pair()
     for _ in range(WARM_UP_CALLS + 1):

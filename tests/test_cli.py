@@ -47,6 +47,24 @@ def test_train_then_sample(tmp_path, capsys):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_train_with_every_shape_of_the_critic_then_sample_and_resume(tmp_path, capsys):
+    folders = [tmp_path / name for name in ("first", "second")]
+    options = ["--conditional", "--pac", "2", "--critic-scores", "multi-scale"]
+    where = ["--device", "cpu", "--loop", "eager", "--run-folder", folders[0]]
+    status, out, _ = main(capsys, "train", *TINY, *options, *where)
+    assert (status, out) == (0, f"{folders[0]}\n")
+    status, out, err = main(capsys, "sample", folders[0], "--label", 7, "--count", 2)
+    assert (status, err) == (0, "")
+    status, _, err = main(capsys, "sample", folders[0], "--label", 10)
+    assert (status, err) == (2, "wgan-fast: label: expected a digit from 0 to 9, got 10\n")
+    status, out, err = main(capsys, "resume", folders[0], "--steps", 3, "--run-folder", folders[1])
+    assert (status, out) == (0, f"{folders[1]}\n"), err
+    wrong = ["--data", "swiss-roll", "--critic-scores", "patch"]
+    status, _, err = main(capsys, "train", *TINY, *wrong)
+    assert status == 2
+    assert "critic_scores: patch goes with images, data digits; got data swiss-roll" in err
+
+
 def test_train_with_every_option_of_the_penalty_then_resume(tmp_path, capsys):
     folders = [tmp_path / name for name in ("first", "second")]
     options = ["--lipschitz", "adaptive", "--penalty-every", "2", "--drift", "0.001"]

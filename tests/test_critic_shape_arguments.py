@@ -79,7 +79,28 @@ def test_gradient_norms_check_too():
         wgan_fast.gradient_norms(CRITIC, REAL[:, 0], pac=2)
 
 
-@pytest.mark.parametrize("name", ["cond", "cond_kwargs", "select", "pac", "mask", "inputs"])
-def test_not_offered_by_frozen_steps(name):
-    with pytest.raises(TypeError, match=name):
-        wgan_fast.freeze(CRITIC, REAL, **{name: None})
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cond": REAL[:2]}, "cond: expected a row per sample, first size 4"),
+        ({"cond_kwargs": 3}, "cond_kwargs: expected a dict"),
+        ({"select": "score"}, "select: expected an index or a key"),
+        ({"pac": 3}, "pac: expected a divisor of the batch's 4 samples"),
+        ({"mask": torch.ones(4, 2)}, "mask: expected one that broadcasts"),
+        ({"inputs": "separate"}, "inputs: expected samples of several tensors"),
+    ],
+)
+def test_frozen_steps(options, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        wgan_fast.freeze(CRITIC, REAL, **options)
+
+
+def test_what_the_loop_does_not_offer():
+    generator, critic = nn.Linear(2, 3), nn.Linear(3, 1)
+    optimizers = (torch.optim.SGD(module.parameters(), 0.1) for module in (generator, critic))
+    loop = wgan_fast.CriticLoop(generator, critic, *optimizers, latent_shape=2, n_critic=2)
+    for name in ("cond_kwargs", "mask", "inputs"):
+        with pytest.raises(TypeError, match=name):
+            loop(torch.randn(2, 4, 3), **{name: None})
+    with pytest.raises(TypeError, match=r"reals: expected one tensor .*critic_loss and freeze"):
+        loop((torch.randn(2, 4, 3), torch.randn(2, 4, 2)))

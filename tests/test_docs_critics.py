@@ -1,6 +1,7 @@
 """The examples of docs/critics.md, run line by line, each on a critic of its kind."""
 
 import ast
+import math
 import re
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import wgan_fast
 from tests.harness import ROOT
 
 B = 20
+GRAPHS = "In graphs, in loops, from the command line"
 PAGE = (ROOT / "docs" / "critics.md").read_text()
 
 
@@ -100,6 +102,36 @@ def test_from_an_output():
     torch.testing.assert_close(scope["penalty"], expected)
 
 
+class Labelled(nn.Module):
+    """A generator, or a critic, of one linear layer on its input and its label."""
+
+    def __init__(self, width, *shape):
+        super().__init__()
+        self.layer, self.shape = nn.Linear(width + 4, math.prod(shape)), shape
+
+    def forward(self, x, labels):
+        given = torch.cat([x.flatten(1), nn.functional.one_hot(labels, 4).float()], 1)
+        return self.layer(given).tanh().view(-1, *self.shape)
+
+
+def test_graphs_and_loops():
+    generator, critic = Labelled(128, 3, 8, 8), Labelled(192, 1)
+    scope = IMAGES | {
+        "wgan_fast": wgan_fast, "critic": critic, "generator": generator,
+        "optimizers": [torch.optim.SGD(m.parameters(), 0.1) for m in (generator, critic)],
+        "labels": torch.randint(4, (B,)), "labels_of_reals": torch.randint(4, (2, B)),
+        "reals": torch.randn(2, B, 3, 8, 8),
+    }  # fmt: skip
+    exec("\n".join(lines(GRAPHS)), scope)
+    assert scope["loss"].requires_grad
+    assert scope["stats"].generator_loss.isfinite()
+
+
+def test_every_example_is_there():
+    for name in re.findall(r"\(\.\./(examples/\w+\.py)\)", PAGE):
+        assert (ROOT / name).exists(), name
+
+
 def test_every_section_is_run():
     with_code = {
         title
@@ -108,4 +140,4 @@ def test_every_section_is_run():
         )
         if "```python" in text
     }
-    assert with_code == {*SECTIONS, "From an output"}
+    assert with_code == {*SECTIONS, "From an output", GRAPHS}

@@ -1,6 +1,6 @@
 """One captured training iteration and the memory that it reads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -10,26 +10,30 @@ from wgan_fast.cuda_graph import WARM_UP_CALLS, Graph, StaticInput
 class CapturedIteration:
     """One captured iteration and the memory that it reads."""
 
-    def __init__(self, graph: Graph, reals: Tensor, weight: Tensor) -> None:
+    def __init__(self, graph: Graph, tensors: Sequence[Tensor], weight: Tensor) -> None:
         self._graph = graph
-        self._reals, self._weight = StaticInput(reals), StaticInput(weight)
+        self._inputs, self._weight = [StaticInput(one) for one in tensors], StaticInput(weight)
         self._calls = 0
         self._seen: Tensor | None = None
         self.capturing = False
 
     def __call__(
-        self, iterate: Callable[[Tensor, Tensor], Tensor], reals: Tensor, weight: float | None
+        self,
+        iterate: Callable[[Sequence[Tensor], Tensor], Tensor],
+        tensors: Sequence[Tensor],
+        weight: float | None,
     ) -> Tensor:
-        """One iteration: the first ones for real, then captured, then replayed.
+        """One iteration on ``tensors``: the first ones for real, then captured, then replayed.
 
         ``weight`` is λ; None if the iteration has its own on the device.
         """
-        self._reals.fill(reals)
+        for static, one in zip(self._inputs, tensors, strict=True):
+            static.fill(one)
         if weight is not None:
             self._weight.tensor.fill_(weight)
 
         def run() -> Tensor:
-            return iterate(self._reals.tensor, self._weight.tensor)
+            return iterate([static.tensor for static in self._inputs], self._weight.tensor)
 
         if self._calls < WARM_UP_CALLS:
             self._calls += 1

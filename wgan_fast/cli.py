@@ -61,6 +61,7 @@ def _run(arguments: list[str]) -> int:
         count: int = 100,
         seed: int = 0,
         output: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None,
+        label: Annotated[int | None, tyro.conf.arg(help_behavior_hint="")] = None,
     ) -> None:
         """Draw from a trained generator into a picture, whose path is printed.
 
@@ -69,8 +70,9 @@ def _run(arguments: list[str]) -> int:
             count: how many samples.
             seed: one seed, one picture.
             output: the PNG to write. Default: sample-seed-SEED.png beside the checkpoint.
+            label: of a conditional run, the digit to draw. Default: all of them, sorted.
         """
-        print(training.sample(run, count, seed, output))
+        print(training.sample(run, count, seed, output, label))
 
     def study(
         name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help_behavior_hint="")] = "",

@@ -6,7 +6,7 @@ critic, and ask it for parts of its batch.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -80,6 +80,26 @@ class CriticCall:
     def conditions(self) -> list[Tensor]:
         """All that has one row per sample."""
         return [*self.cond, *self.cond_kwargs.values()]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that it is called with: what a graph of it takes as inputs."""
+        shared = [value for value in self.fixed.values() if isinstance(value, Tensor)]
+        return [*self.conditions, *shared, *([] if self.mask is None else [self.mask])]
+
+    def on(self, tensors: Sequence[Tensor]) -> "CriticCall":
+        """The same with other tensors, in the order of ``tensors``."""
+        given = iter(tensors)
+        return dataclasses.replace(
+            self,
+            cond=tuple(next(given) for _ in self.cond),
+            cond_kwargs={name: next(given) for name in self.cond_kwargs},
+            fixed={
+                name: next(given) if isinstance(value, Tensor) else value
+                for name, value in self.fixed.items()
+            },
+            mask=None if self.mask is None else next(given),
+        )
 
     @property
     def key(self) -> Any:

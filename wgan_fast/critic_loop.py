@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,9 +11,9 @@ from torch.optim import Optimizer
 from wgan_fast.adaptive_weight import AdaptiveWeight, with_adaptive
 from wgan_fast.arguments import check_choice, check_number
 from wgan_fast.captured_iteration import CapturedIteration
-from wgan_fast.critic_objective import loss_settings
+from wgan_fast.critic_shapes import check_pac
 from wgan_fast.cuda_graph import CUDAGraph, Graph
-from wgan_fast.frozen_function import MODES, FrozenFunction, Function
+from wgan_fast.frozen_function import MODES, Function
 from wgan_fast.loop_arguments import (
     check_callable,
     check_count,
@@ -25,20 +24,14 @@ from wgan_fast.loop_arguments import (
     check_shape,
 )
 from wgan_fast.loop_clipping import CLIP_VALUE, bound_of, check_clip_value, clip_
+from wgan_fast.loop_inputs import LoopInputs, loop_inputs
 from wgan_fast.loop_penalty import LoopPenalty
 from wgan_fast.loop_stats import LoopStats, stats_of
+from wgan_fast.loop_steps import loop_steps
 from wgan_fast.penalties import Penalty
 from wgan_fast.routes import BACKENDS
 from wgan_fast.signature import Signature
-from wgan_fast.steps import (
-    Step,
-    generator_step,
-    penalised_critic_step,
-    plain_critic_step,
-    regularised,
-    sampling,
-    trained,
-)
+from wgan_fast.steps import trained
 
 logger = logging.getLogger("wgan_fast")
 
@@ -63,8 +56,9 @@ class CriticLoop:
     it as if it had not stopped.
 
     Args:
-        generator: from z ``(B, *latent_shape)`` to samples.
-        critic: from samples to one score each; a module.
+        generator: from z ``(B, *latent_shape)`` to samples; with conditions, where a call has any.
+        critic: from samples, with the same conditions, to one score or one map of scores each; or
+            as ``select`` and ``pac`` say. A module.
         generator_optimizer: over the generator's parameters. ``torch.optim.Adam(..., fused=True)``
             is the fast one; on a GPU ``capturable=True`` as well.
         critic_optimizer: over the critic's; for ``"wgan"`` best :class:`wgan_fast.optim.RMSprop`
@@ -95,6 +89,11 @@ class CriticLoop:
             that is named runs or raises.
         rng: generator of z and α, on the samples' device; PyTorch's default one if left out.
         backend: how the penalty gets its gradient, see :func:`wgan_fast.critic_loss`.
+        select: which part of the critic's output is the score, as for
+            :func:`wgan_fast.critic_loss`; ``list`` for the scores of several scales, whose losses
+            are added up in both modules' steps.
+        pac: samples to a pack, of which the critic makes one score: B samples in, B/pac scores
+            out, in both modules' steps.
 
     Raises:
         TypeError, ValueError: an argument is not as described; a parameter has hooks, which a
@@ -121,6 +120,8 @@ class CriticLoop:
         mode: str = "auto",
         rng: torch.Generator | None = None,
         backend: str = "auto",
+        select: Any = None,
+        pac: int = 1,
     ) -> None:
         self.generator, self.critic = (
             check_module("generator", generator),
@@ -146,44 +147,16 @@ class CriticLoop:
                 f'backend: "first_order" runs in mode="eager" alone, got mode={mode!r}'
             )
 
-        saturating = objective != "dcgan"
+        self._pac = check_count("pac", pac)
         if regulariser is not None:
             check_callable("regulariser", regulariser)
-        self._critic_steps: dict[bool, FrozenFunction] = {}
-        for penalised in self._penalty.kinds_of_step():
-            step = plain_critic_step(critic, saturating, drift)
-            if penalised:
-                assert form is not None
-                scores = "wasserstein" if saturating else "nonsaturating"
-                settings = loss_settings(form, objective=scores, drift=drift)
-                step = penalised_critic_step(critic, settings, backend)
-            if regulariser is not None:
-                step = regularised(step, critic, regulariser)
-            self._critic_steps[penalised] = self._frozen(
-                step,
-                [critic],
-                lambda: ["the critic's loss and scores", *trained(critic)],
-                eager=penalised and backend == "first_order",
-            )
-        self._generator_step = self._frozen(
-            generator_step(generator, critic, saturating),
-            [generator, critic],
-            lambda: ["the generator's loss", *trained(generator)],
-        )
-        self._sample = self._frozen(sampling(generator), [generator], lambda: ["the fakes"])
+        self._steps = loop_steps(
+            generator, critic, self._penalty, saturating=objective != "dcgan", drift=drift,
+            regulariser=regulariser, mode=mode, backend=backend, select=select, pac=pac,
+        )  # fmt: skip
         self._signature = Signature([generator, critic])
         self._programs: dict[Any, CapturedIteration] = {}
         self._may_capture = mode != "eager"
-
-    def _frozen(
-        self,
-        step: Step,
-        owners: list[nn.Module],
-        names: Callable[[], list[str]],
-        eager: bool = False,
-    ) -> FrozenFunction:
-        how = "eager" if eager else self.mode
-        return FrozenFunction(step, owners, names, how)
 
     @property
     def weight(self) -> float | AdaptiveWeight:
@@ -215,36 +188,48 @@ class CriticLoop:
         """
         self._penalty.load_state_dict(state)
 
-    def __call__(self, reals: Tensor) -> LoopStats:
+    def __call__(self, reals: Tensor, cond: Any = None, generator_cond: Any = None) -> LoopStats:
         """One iteration on ``reals``, ``(n_critic, B, ...)``, a real batch for each critic step.
 
+        Args:
+            reals: the real samples.
+            cond: for a conditional pair ``generator(z, *cond)`` and ``critic(x, *cond)``: what they
+                are called with besides, such as the labels of ``reals``; a tensor of shape
+                ``(n_critic, B, ...)`` and any dtype, or a tuple of them. Fakes are made for the
+                same conditions as the real samples that they stand against.
+            generator_cond: the conditions of the fakes in the generator's own step, ``(B, ...)``
+                each; those of the last critic step if left out.
+
         Raises:
-            TypeError, ValueError: ``reals`` is no such tensor, or on another device than the
-                modules' parameters.
+            TypeError, ValueError: a tensor is not as described, on another device than the
+                modules' parameters, or a condition that requires gradients; B is no multiple of
+                ``pac``.
         """
         check_reals(reals, self.n_critic, self.critic)
-        reals = reals.detach()
+        check_pac(self._pac, reals.shape[1])
+        inputs = loop_inputs(reals, cond, generator_cond)
         due = self._penalty.due(self.n_critic)
         if self._may_capture and self._can_capture(reals.device):
-            seen = self._replayed(reals, due)
+            seen = self._replayed(inputs, due)
         else:
-            seen = self._iterate(reals, self._penalty.current(reals), due)
+            seen = self._iterate(inputs, self._penalty.current(reals), due)
         self._penalty.advance(self.n_critic)
         return stats_of(seen, due, self.objective)
 
     # -- the iteration --------------------------------------------------------------------------
 
-    def _iterate(self, reals: Tensor, constant: Tensor, due: tuple[bool, ...]) -> Tensor:
+    def _iterate(self, inputs: LoopInputs, constant: Tensor, due: tuple[bool, ...]) -> Tensor:
         """The iteration; [*STATISTICS, generator loss, adaptive λ], means over the critic's steps.
 
         ``constant`` is λ if it is not adaptive; ``due`` says which steps are penalised.
         """
+        reals, cond, generator_cond = inputs
         z = self._draw(reals, torch.randn, (self.n_critic, reals.shape[1], *self.latent_shape))
         noise = None
         if self._penalty.takes_noise:
             noise = self._draw(reals, torch.rand, tuple(reals.shape))
-        alpha = self._draw(reals, torch.rand, (self.n_critic, reals.shape[1]))
-        (fakes,) = self._sample(z)
+        alpha = self._draw(reals, torch.rand, (self.n_critic, reals.shape[1] // self._pac))
+        (fakes,) = self._steps.sample(z, *cond)
         assert fakes is not None
         if fakes.shape != reals.shape:
             raise ValueError(
@@ -260,10 +245,12 @@ class CriticLoop:
             weights.append(self._penalty.current(reals, constant))
             arguments = [reals[step], fakes[step]]
             if penalised:
-                drawn = None if noise is None else noise[step], alpha[step]
-                arguments += self._penalty.arguments(reals[step], *drawn, weights[-1])
+                drawn = None if noise is None else self._packed(noise[step]), alpha[step]
+                real = self._packed(reals[step])
+                arguments += self._penalty.arguments(real, *drawn, weights[-1])
+            arguments += [one[step] for one in cond]
             if penalised not in take_step:
-                take_step[penalised] = self._critic_steps[penalised].prepared(*arguments)
+                take_step[penalised] = self._steps.critic[penalised].prepared(*arguments)
             seen, *gradients = take_step[penalised](*arguments)
             assert seen is not None
             if penalised:
@@ -273,7 +260,7 @@ class CriticLoop:
                 clip_(self.critic, self._clip_value, self.critic_optimizer)
             total = seen if total is None else total + seen
         z = self._draw(reals, torch.randn, (reals.shape[1], *self.latent_shape))
-        loss, *gradients = self._generator_step(z)
+        loss, *gradients = self._steps.generator(z, *generator_cond)
         assert loss is not None
         assert total is not None
         _update(self.generator_optimizer, trained(self.generator).values(), gradients)
@@ -281,6 +268,9 @@ class CriticLoop:
         if self._penalty.adaptive is not None:
             parts.append(torch.stack(weights).mean().reshape(1).to(total.dtype))
         return torch.cat(parts)
+
+    def _packed(self, samples: Tensor) -> Tensor:
+        return samples if self._pac == 1 else samples.unflatten(0, (-1, self._pac))
 
     def _draw(self, like: Tensor, draw: Any, shape: tuple[int, ...]) -> Tensor:
         numbers: Tensor = draw(shape, generator=self.rng, device=like.device, dtype=like.dtype)
@@ -294,28 +284,33 @@ class CriticLoop:
     def _new_graph(self, device: torch.device) -> Graph:
         return CUDAGraph(device, [] if self.rng is None else [self.rng])
 
-    def _replayed(self, reals: Tensor, due: tuple[bool, ...]) -> Tensor:
-        key = self._facts(reals, due)
+    def _replayed(self, inputs: LoopInputs, due: tuple[bool, ...]) -> Tensor:
+        reals = inputs.reals
+        key = self._facts(inputs, due)
         program = self._programs.get(key)
         if program is None:
             self._signature = Signature([self.generator, self.critic])
-            key = self._facts(reals, due)
+            key = self._facts(inputs, due)
             if len(self._programs) >= _KEPT * self._penalty.patterns(self.n_critic):
                 self._programs.pop(next(iter(self._programs)))
             program = CapturedIteration(
-                self._new_graph(reals.device), reals, self._penalty.current(reals)
+                self._new_graph(reals.device), inputs.tensors, self._penalty.current(reals)
             )
             self._programs[key] = program
+
+        def iterate(tensors: Sequence[Tensor], weight: Tensor) -> Tensor:
+            return self._iterate(inputs.on(tensors), weight, due)
+
         try:
-            return program(partial(self._iterate, due=due), reals, self._penalty.constant())
+            return program(iterate, inputs.tensors, self._penalty.constant())
         except RuntimeError as error:
             if self.mode != "auto" or not program.capturing:
                 raise
             logger.warning("not captured in a CUDA graph, runs eagerly: %s", error)
             self._may_capture = False
-            return self._iterate(reals, self._penalty.current(reals), due)
+            return self._iterate(inputs, self._penalty.current(reals), due)
 
-    def _facts(self, reals: Tensor, due: tuple[bool, ...]) -> tuple[Any, ...]:
+    def _facts(self, inputs: LoopInputs, due: tuple[bool, ...]) -> tuple[Any, ...]:
         """What is written into a captured iteration: other facts, another capture."""
         hyperparameters = [
             value if not isinstance(value, Tensor) else id(value)
@@ -325,7 +320,7 @@ class CriticLoop:
             if name != "params"
         ]
         facts = *hyperparameters, self.clip_value, self.n_critic, due, *self._penalty.facts()
-        return (*self._signature.now([reals]), *facts)
+        return (*self._signature.now(inputs.tensors), len(inputs.cond), *facts)
 
 
 def _update(

@@ -17,6 +17,7 @@ from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.graph import CodeGen
+from torch.overrides import TorchFunctionMode
 
 from wgan_fast.replay import replay_of
 
@@ -68,6 +69,27 @@ class FlatGraph:
             )
 
 
+class UncheckedOneHot(TorchFunctionMode):
+    """``F.one_hot(labels, classes)`` without its check of the labels, which no graph can take.
+
+    Labels out of range give a row of zeros in here, where the function itself raises on a CPU.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.nn.functional.one_hot:
+            labels, classes = _labels_and_classes(*args, **kwargs)
+            if classes > 0 and labels.dtype == torch.int64:
+                return (labels.unsqueeze(-1) == torch.arange(classes, device=labels.device)).long()
+        return func(*args, **kwargs)
+
+
+def _labels_and_classes(tensor: Tensor, num_classes: int = -1) -> tuple[Tensor, int]:
+    return tensor, num_classes
+
+
 def trace(
     function: Callable[..., Sequence[Tensor | None]],
     state: Sequence[Tensor],
@@ -87,7 +109,7 @@ def trace(
     inside = inside or nullcontext()
 
     def flat(*tensors: Tensor) -> list[Tensor | None]:
-        with inside:
+        with inside, UncheckedOneHot():
             return list(function(*tensors[names:]))
 
     try:

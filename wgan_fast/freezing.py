@@ -1,14 +1,17 @@
 """``freeze``: the critic's whole loss, penalty and gradients included, as one flat graph."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from wgan_fast import ops
-from wgan_fast.arguments import check_critic, check_pair, check_samples, describe
+from wgan_fast.arguments import describe
+from wgan_fast.critic_calls import CriticCall
 from wgan_fast.critic_objective import CriticStats, loss_settings
+from wgan_fast.critic_shapes import Shaped, shaped
 from wgan_fast.double_backward.chunks import Computed
 from wgan_fast.double_backward.explicit import attach
 from wgan_fast.flat_graph import FlatGraph
@@ -18,64 +21,117 @@ from wgan_fast.penalties import LossSettings, Penalty, check_penalty
 from wgan_fast.penalty_points import draw, stand_in
 from wgan_fast.steps import penalised_critic_step, trained
 
-Critic = Callable[[Tensor], Tensor]
+Critic = Callable[..., Any]
+
+# Functions kept per step: one for each way in which the critic is called besides its samples.
+_KEPT = 8
+_PLAIN = (bool, int, float, str, type(None))
 
 
 class FrozenStep:
     """What :func:`freeze` returns: ``step(real, fake)`` is ``critic_loss(critic, real, fake)``."""
 
     def __init__(
-        self, critic: Critic, weight: float, settings: LossSettings, compile: bool
+        self,
+        critic: Critic,
+        weight: float,
+        settings: LossSettings,
+        compile: bool,
+        of_shape: Mapping[str, Any],
     ) -> None:
         self.weight = weight
         """λ: an input of the graph, to be changed at will."""
         self._critic = critic
         self._parameters: dict[Any, dict[str, nn.Parameter]] = {}
+        self._settings = settings
         self._penalty = settings.penalty
-        step = penalised_critic_step(critic, settings)
-        mode = "compiled" if compile else "captured"
-        self._frozen = FrozenFunction(step, [critic], self._names, mode)
+        self._mode = "compiled" if compile else "captured"
+        self._of_shape = of_shape
+        self._frozen: dict[Any, FrozenFunction] = {}
 
     def _names(self) -> Sequence[str]:
         return ["the loss and the scores", *trained(self._critic)]
 
-    def prepare(self, real: Tensor, fake: Tensor) -> None:
+    def prepare(self, real: Any, fake: Any, **of_batch: Any) -> None:
         """Make the graph for such samples; nothing that the critic does meanwhile stays."""
-        drawn = draw(self._penalty, real, None, None)
-        drawn = stand_in(self._penalty, real) if drawn is None else drawn
-        self._frozen.prepared(*self._arguments(real, fake, drawn))
+        call = self._called(real, fake, of_batch)
+        drawn = draw(self._penalty, call.real, None, None)
+        drawn = stand_in(self._penalty, call.real) if drawn is None else drawn
+        self._function(call).prepared(*self._arguments(call, drawn))
 
-    def graph(self, real: Tensor) -> FlatGraph | None:
-        """The graph for such samples; None before the first step with them."""
-        return self._frozen.graph(*self._arguments(real, real, stand_in(self._penalty, real)))
+    def graph(self, real: Any, **of_batch: Any) -> FlatGraph | None:
+        """The graph for such samples, conditions and masks; None before the first step with them.
 
-    def _arguments(self, real: Tensor, fake: Tensor, drawn: Tensor) -> tuple[Tensor, ...]:
+        Raises:
+            TypeError, ValueError: as a step does.
+        """
+        call = self._called(real, real, of_batch)
+        return self._function(call).graph(
+            *self._arguments(call, stand_in(self._penalty, call.real))
+        )
+
+    def _called(self, real: Any, fake: Any, of_batch: Mapping[str, Any]) -> Shaped:
+        call = shaped(self._critic, real, fake, **self._of_shape, **of_batch)
+        return call._replace(real=call.real.detach(), fake=call.fake.detach())
+
+    def _function(self, called: Shaped) -> FrozenFunction:
+        """What is frozen of a critic that is called like this."""
+        call = called.critic if isinstance(called.critic, CriticCall) else None
+        key = None if call is None else (call.key, call.samples, _constants(call))
+        if key not in self._frozen:
+            step = penalised_critic_step(self._critic, self._settings)
+            if call is not None:
+                step = penalised_critic_step(
+                    self._critic, self._settings,
+                    called=lambda real, fake, more: (call.on(more), real, fake),
+                )  # fmt: skip
+            if len(self._frozen) >= _KEPT:
+                self._frozen.pop(next(iter(self._frozen)))
+            self._frozen[key] = FrozenFunction(step, [self._critic], self._names, self._mode)
+        return self._frozen[key]
+
+    def _arguments(self, called: Shaped, drawn: Tensor) -> tuple[Tensor, ...]:
+        critic, real, fake, _ = called
         kind = ops.accumulation_dtype(real.dtype)
-        return real, fake, drawn, torch.full((), self.weight, dtype=kind, device=real.device)
+        weight = torch.full((), self.weight, dtype=kind, device=real.device)
+        more = critic.tensors if isinstance(critic, CriticCall) else []
+        return real, fake, drawn, weight, *more
 
     # fmt: off
     @overload
     def __call__(
-        self, real: Tensor, fake: Tensor, alpha: Tensor | None = ..., *,
+        self, real: Any, fake: Any, alpha: Tensor | None = ..., *, cond: Any = ...,
+        cond_kwargs: Mapping[str, Any] | None = ..., mask: Any = ...,
         generator: torch.Generator | None = ..., return_stats: Literal[False] = ...,
     ) -> Tensor: ...
     @overload
     def __call__(
-        self, real: Tensor, fake: Tensor, alpha: Tensor | None = ..., *,
+        self, real: Any, fake: Any, alpha: Tensor | None = ..., *, cond: Any = ...,
+        cond_kwargs: Mapping[str, Any] | None = ..., mask: Any = ...,
         generator: torch.Generator | None = ..., return_stats: Literal[True],
     ) -> tuple[Tensor, CriticStats]: ...
     # fmt: on
     def __call__(
         self,
-        real: Tensor,
-        fake: Tensor,
+        real: Any,
+        fake: Any,
         alpha: Tensor | None = None,
         *,
+        cond: Any = None,
+        cond_kwargs: Mapping[str, Any] | None = None,
+        mask: Any = None,
         generator: torch.Generator | None = None,
         return_stats: bool = False,
     ) -> Tensor | tuple[Tensor, CriticStats]:
-        """The loss, to call ``backward`` on; arguments and result as :func:`critic_loss`'s."""
-        seen, gradients, parameters = self._run(real, fake, alpha, generator)
+        """The loss, to call ``backward`` on; arguments and result as :func:`critic_loss`'s.
+
+        Raises:
+            TypeError, ValueError: as :func:`critic_loss`; or a condition requires gradients, or
+                ``cond_kwargs`` has something else than tensors, numbers and strings.
+        """
+        seen, gradients, parameters = self._run(
+            real, fake, alpha, generator, cond=cond, cond_kwargs=cond_kwargs, mask=mask
+        )
         numbers = seen.unbind()
         loss = numbers[0]
         if torch.is_grad_enabled():
@@ -85,34 +141,61 @@ class FrozenStep:
 
     def value_and_grad(
         self,
-        real: Tensor,
-        fake: Tensor,
+        real: Any,
+        fake: Any,
         alpha: Tensor | None = None,
         *,
+        cond: Any = None,
+        cond_kwargs: Mapping[str, Any] | None = None,
+        mask: Any = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, dict[str, Tensor | None]]:
         """The loss and every parameter's gradient by name, past autograd: no ``backward`` to call.
 
         None is the gradient of a parameter that the loss does not depend on.
         """
-        seen, gradients, parameters = self._run(real, fake, alpha, generator)
+        seen, gradients, parameters = self._run(
+            real, fake, alpha, generator, cond=cond, cond_kwargs=cond_kwargs, mask=mask
+        )
         return seen[0], dict(zip(parameters, gradients, strict=True))
 
     def _run(
-        self, real: Tensor, fake: Tensor, alpha: Tensor | None, generator: torch.Generator | None
+        self,
+        real: Any,
+        fake: Any,
+        alpha: Tensor | None,
+        generator: torch.Generator | None,
+        **of_batch: Any,
     ) -> tuple[Tensor, list[Tensor | None], dict[str, nn.Parameter]]:
-        check_pair(real, fake)
-        real, fake = real.detach(), fake.detach()
-        drawn = draw(self._penalty, real, alpha, generator)
+        called = self._called(real, fake, of_batch)
+        drawn = draw(self._penalty, called.real, alpha, generator)
         if drawn is None:
-            drawn = stand_in(self._penalty, real)
-        arguments = self._arguments(real, fake, drawn.detach())
-        run = self._frozen.prepared(*arguments)
+            drawn = stand_in(self._penalty, called.real)
+        arguments = self._arguments(called, drawn.detach())
+        run = self._function(called).prepared(*arguments)
         if run not in self._parameters:  # what a graph was made for does not change
             self._parameters[run] = trained(self._critic)
         seen, *gradients = run(*arguments)
         assert seen is not None
         return seen, gradients, self._parameters[run]
+
+
+def _constants(call: CriticCall) -> tuple[Any, ...]:
+    """What is written into a graph of such a call: numbers and strings that all samples share."""
+    for tensor in call.tensors:
+        if tensor.requires_grad:
+            raise ValueError(
+                "cond: expected tensors that require no gradients, of which a frozen step computes "
+                "none; critic_loss does"
+            )
+    constants = tuple(value for value in call.fixed.values() if not isinstance(value, Tensor))
+    for value in constants:
+        if type(value) not in _PLAIN:
+            raise TypeError(
+                f"cond_kwargs: expected tensors, numbers or strings, got {describe(value)}; what "
+                "else the critic takes belongs into a closure"
+            )
+    return tuple((type(value), value) for value in constants)
 
 
 def _once_only() -> Tensor:
@@ -124,7 +207,7 @@ def _once_only() -> Tensor:
 
 def freeze(
     critic: Critic,
-    real: Tensor,
+    real: Any,
     *,
     penalty: str | Penalty | None = None,
     weight: float | None = None,
@@ -134,6 +217,12 @@ def freeze(
     objective: str | Objective = "wasserstein",
     drift: float = 0.0,
     compile: bool = False,
+    cond: Any = None,
+    cond_kwargs: Mapping[str, Any] | None = None,
+    select: Any = None,
+    pac: int = 1,
+    mask: Any = None,
+    inputs: str = "joint",
 ) -> FrozenStep:
     """The critic's loss and its gradients as a flat graph of first-order ops: the fast way twice.
 
@@ -161,11 +250,21 @@ def freeze(
         objective: as for :func:`critic_loss`.
         drift: factor of E f(real)².
         compile: hand the graph to Inductor: seconds to tens of seconds, once per graph.
+        cond: conditions like those to come, as for :func:`critic_loss`. Each step is given its own:
+            they are inputs of the graph, and integers are as good as other numbers. ``F.one_hot``
+            looks at the labels that a graph is made with alone: later ones out of range give rows
+            of zeros.
+        cond_kwargs: the same by name; numbers and strings in it are constants of the graph, which
+            is made anew for others.
+        select: which part of the critic's output is the score, for all steps.
+        pac: samples to a pack, for all steps.
+        mask: a mask like those to come; an input of the graph.
+        inputs: ``"joint"`` or ``"separate"``, for all steps.
 
     Returns:
-        ``step(real, fake, alpha=None, *, generator=None, return_stats=False)``, a scalar that can
-        be differentiated once in the critic's parameters; a partial last batch is a shape of its
-        own. Dropout draws new masks in every step.
+        ``step(real, fake, alpha=None, *, cond=None, cond_kwargs=None, mask=None, generator=None,
+        return_stats=False)``, a scalar that can be differentiated once in the critic's parameters;
+        a partial last batch is a shape of its own. Dropout draws new masks in every step.
 
     Raises:
         TypeError, ValueError: as :func:`critic_loss`.
@@ -173,16 +272,20 @@ def freeze(
             buffers, has backward hooks, is wrapped in DistributedDataParallel, or the graph's first
             result differs from the eager one; the error names the parameter.
     """
-    check_critic(critic)
-    check_samples("real", real)
     if isinstance(weight, Tensor):
         raise TypeError(f"weight: expected a number, got {describe(weight)}; set step.weight")
     settings = loss_settings(
         check_penalty(penalty, target=target, sided=sided, at=at), weight, objective, drift
     )
-    step = FrozenStep(critic, float(settings.weight), settings, compile)
-    with torch.no_grad(), torch.random.fork_rng([real.device] if real.is_cuda else []):
-        # Samples like these, but not these: on one point twice, real and fake would cancel.
-        fake = real + torch.randn_like(real) * real.std().nan_to_num(1.0)
-        step.prepare(real.detach(), fake)
+    of_shape = {"select": select, "pac": pac, "inputs": inputs}
+    of_batch = {"cond": cond, "cond_kwargs": cond_kwargs, "mask": mask}
+    there = shaped(critic, real, real, **of_shape, **of_batch).real.device
+    step = FrozenStep(critic, float(settings.weight), settings, compile, of_shape)
+    with torch.no_grad(), torch.random.fork_rng([there] if there.type == "cuda" else []):
+        step.prepare(real, tree_map(_another, real), **of_batch)
     return step
+
+
+def _another(samples: Tensor) -> Tensor:
+    """Samples like these, but not these: on one point twice, real and fake would cancel."""
+    return samples + torch.randn_like(samples) * samples.std().nan_to_num(1.0)

@@ -7,6 +7,7 @@ from torch.optim import Optimizer
 
 from wgan_fast.arguments import check_samples, describe
 from wgan_fast.penalties import Penalty, check_penalty
+from wgan_fast.sample_forms import is_several
 from wgan_fast.steps import trained
 
 
@@ -73,6 +74,11 @@ def check_penalty_of(objective: str, penalty: Any) -> Penalty | None:
 
 def check_reals(reals: Any, n_critic: int, critic: nn.Module) -> None:
     """A real batch for each critic step, where the critic is."""
+    if is_several(reals):
+        raise TypeError(
+            f"reals: expected one tensor of shape (n_critic, B, ...), got {describe(reals)}; "
+            "torch.stack batches; samples of several tensors are for critic_loss and freeze"
+        )
     check_samples("reals", reals)
     if reals.dim() < 3 or reals.shape[0] != n_critic:
         raise ValueError(

@@ -13,15 +13,20 @@ from torch import Tensor, nn
 
 from wgan_fast import autograd_route, routes
 from wgan_fast.arguments import describe
+from wgan_fast.critic_calls import objective_of
+from wgan_fast.critic_shapes import shaped, shaped_alone
 from wgan_fast.double_backward.apart import keeps_apart
 from wgan_fast.double_backward.choice import modules_of, unwrapped
 from wgan_fast.double_backward.explicit import gradients_of
 from wgan_fast.double_backward.rules.base import plus
-from wgan_fast.flat_graph import TraceError
+from wgan_fast.flat_graph import TraceError, UncheckedOneHot
 from wgan_fast.objectives import nonsaturating, score_loss, wasserstein
 from wgan_fast.penalties import LossSettings
 
 Step = Callable[..., list[Tensor | None]]
+Called = Callable[[Tensor, Tensor, tuple[Tensor, ...]], tuple[Any, Tensor, Tensor]]
+"""From real and fake samples and what else a step is given to the critic and the samples that the
+backends take: see :mod:`wgan_fast.critic_shapes`."""
 
 STATISTICS = ("loss", "wasserstein", "penalty", "gradient_norm", "real_score", "fake_score")
 """What the first result of a critic's step holds, in this order."""
@@ -37,19 +42,39 @@ def trained(owner: Any) -> dict[str, nn.Parameter]:
     }
 
 
-def penalised_critic_step(critic: Any, settings: LossSettings, backend: str = "auto") -> Step:
-    """``step(real, fake, drawn, weight)``: [statistics, *gradients] of :func:`critic_loss`.
+def with_conditions(critic: Any, select: Any, pac: int) -> Called:
+    """A critic that takes conditions, one row of each per sample, where it is given any."""
+    critic = unwrapped(critic)
+
+    def called(real: Tensor, fake: Tensor, cond: tuple[Tensor, ...]) -> tuple[Any, Tensor, Tensor]:
+        return shaped(critic, real, fake, cond=cond or None, select=select, pac=pac)[:3]
+
+    return called
+
+
+def penalised_critic_step(
+    critic: Any, settings: LossSettings, backend: str = "auto", called: Called | None = None
+) -> Step:
+    """``step(real, fake, drawn, weight, *more)``: [statistics, *gradients] of ``critic_loss``.
 
     ``weight`` is λ, 0-dim; ``drawn`` is what ``penalty_points`` drew, not looked at if nothing.
+    ``called`` makes the critic's call of ``more``, which is nothing without it.
     """
     critic = unwrapped(critic)
 
-    def step(real: Tensor, fake: Tensor, drawn: Tensor, weight: Tensor) -> list[Tensor | None]:
+    def step(
+        real: Tensor, fake: Tensor, drawn: Tensor, weight: Tensor, *more: Tensor
+    ) -> list[Tensor | None]:
         used = drawn if settings.penalty.between else None
+        call = critic
+        if called is not None:
+            call, real, fake = called(real, fake, more)
+        objective = objective_of(call, settings.objective)
         with torch.enable_grad():
             loss, (real_score, fake_score, norms, penalties) = routes.critic_loss(
-                critic, real, fake, used, settings._replace(weight=weight), backend
-            )
+                call, real, fake, used, settings._replace(weight=weight, objective=objective),
+                backend,
+            )  # fmt: skip
             gradients = _gradients(loss, critic)
         means = settings.penalty.parts * penalties.mean(), norms.mean(), real_score, fake_score
         seen = [value.detach() for value in (loss, real_score - fake_score, *means)]
@@ -58,18 +83,20 @@ def penalised_critic_step(critic: Any, settings: LossSettings, backend: str = "a
     return step
 
 
-def plain_critic_step(critic: Any, saturating: bool, drift: float = 0.0) -> Step:
-    """``step(real, fake)``: [statistics, *gradients] of a critic's loss without a penalty.
+def plain_critic_step(critic: Any, saturating: bool, drift: float, called: Called) -> Step:
+    """``step(real, fake, *more)``: [statistics, *gradients] of a critic's loss without a penalty.
 
     E f(fake) − E f(real), or DCGAN's cross-entropy if not ``saturating``, and drift E f(real)²; one
     batch where samples keep apart.
     """
     critic = unwrapped(critic)
-    objective = wasserstein if saturating else nonsaturating
+    of_scores = wasserstein if saturating else nonsaturating
 
-    def step(real: Tensor, fake: Tensor) -> list[Tensor | None]:
+    def step(real: Tensor, fake: Tensor, *more: Tensor) -> list[Tensor | None]:
+        call, real, fake = called(real, fake, more)
+        objective = objective_of(call, of_scores)
         with torch.enable_grad():
-            real_scores, fake_scores = routes.scores_of_both(critic, real, fake)
+            real_scores, fake_scores = routes.scores_of_both(call, real, fake)
             loss = score_loss(objective, drift, real_scores, fake_scores)
             gradients = _gradients(loss, critic)
         means = real_scores.mean(), fake_scores.mean()
@@ -101,14 +128,27 @@ def regularised(step: Step, critic: Any, regulariser: Callable[[Any], Tensor]) -
     return with_more
 
 
-def generator_step(generator: Any, critic: Any, saturating: bool) -> Step:
-    """``step(z)``: [loss, *gradients] of −E f(G(z)), or −E log σ(f(G(z))) if not ``saturating``."""
+def generator_step(
+    generator: Any, critic: Any, saturating: bool, select: Any = None, pac: int = 1
+) -> Step:
+    """``step(z, *cond)``: [loss, *gradients] of −E f(G(z)).
+
+    If not ``saturating``, of −E log σ(f(G(z))). Generator and critic take the same conditions; the
+    losses of several scales are added up.
+    """
     generator, critic = unwrapped(generator), unwrapped(critic)
 
-    def step(z: Tensor) -> list[Tensor | None]:
+    def climbed(_: Tensor, fake_scores: Tensor) -> Tensor:
+        return -fake_scores.mean() if saturating else F.softplus(-fake_scores).mean()
+
+    def step(z: Tensor, *cond: Tensor) -> list[Tensor | None]:
         with torch.enable_grad():
-            scores = autograd_route.scores(critic, generator(z))
-            loss = -scores.mean() if saturating else F.softplus(-scores).mean()
+            fake = generator(z, *cond)
+            call, fake = shaped_alone(
+                critic, fake, "fake", cond=cond or None, select=select, pac=pac
+            )
+            scores = autograd_route.scores(call, fake)
+            loss = objective_of(call, climbed)(scores, scores)
             gradients = _gradients(loss, generator)
         return [loss.detach(), *gradients]
 
@@ -116,15 +156,24 @@ def generator_step(generator: Any, critic: Any, saturating: bool) -> Step:
 
 
 def sampling(generator: Any) -> Step:
-    """``step(z)``: [fakes] of z ``(n, B, ...)``, by one call of the generator where it may be."""
+    """``step(z, *cond)``: [fakes] of z ``(n, B, ...)``, and of conditions of such shapes.
+
+    By one call of the generator where it may be.
+    """
     generator = unwrapped(generator)
 
-    def step(z: Tensor) -> list[Tensor | None]:
+    def step(z: Tensor, *cond: Tensor) -> list[Tensor | None]:
         with torch.no_grad():
-            if len(z) > 1 and keeps_apart(generator, z.unbind()):
-                fakes = generator(z.flatten(0, 1))
+            # What is asked is not of the conditions' numbers: each part may have the first one's.
+            first = tuple(one[0] for one in cond)
+            call, _ = shaped_alone(generator, z[0], "z", cond=first or None)
+            with UncheckedOneHot():  # which would read the labels, and what is read is not proven
+                apart = len(z) > 1 and keeps_apart(call, z.unbind())
+            if apart:
+                fakes = generator(z.flatten(0, 1), *(one.flatten(0, 1) for one in cond))
                 return [fakes.unflatten(0, z.shape[:2])]
-            return [torch.stack([generator(part) for part in z])]
+            parts = zip(z, *cond, strict=True)
+            return [torch.stack([generator(*part) for part in parts])]
 
     return step
 

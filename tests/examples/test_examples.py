@@ -24,15 +24,18 @@ CLAIMS = {
     "ddp": (1, 1e-8),
     "flash_attention_critic": (1, 1e-3),
     "float16": (1, 3e-3),
+    "inpainting": (1, 1e-9),
     "lightning_module": (1, 1e-9),
     "lstm_critic": (1, 1e-3),
+    "several_tensors": (1, 1e-9),
     "signals": (1, 1e-9),
     "wgan": (1, 1e-9),
     "wgan_gp": (2, 1e-9),
 }
 NEEDS = {"ctgan_table": "ctgan", "lightning_module": "lightning", "ddp": "torch"}
 NEEDS |= {"conditional_digits": "matplotlib", "signals": "matplotlib", "wgan_gp": "matplotlib"}
-PICTURES = ("conditional_digits", "signals", "wgan_gp")
+NEEDS |= {"inpainting": "matplotlib"}
+PICTURES = ("conditional_digits", "inpainting", "signals", "wgan_gp")
 
 
 def run(name, folder):

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from wgan_fast.training import TrainConfig, loop, run_folder, train
+from wgan_fast.training import TrainConfig, run_folder, train, watching
 
 TINY = {
     "steps": 3,
@@ -51,6 +51,6 @@ def without_pictures(monkeypatch):
     def one_pixel(*arguments):
         Image.new("L", (1, 1)).save(arguments[-1])
 
-    monkeypatch.setattr(loop, "save_grid", one_pixel)
-    monkeypatch.setattr(loop, "save_level_sets", one_pixel)
+    monkeypatch.setattr(watching, "save_grid", one_pixel)
+    monkeypatch.setattr(watching, "save_level_sets", one_pixel)
     monkeypatch.setattr(run_folder, "save_curves", one_pixel)

@@ -1,15 +1,18 @@
 """Small generators and critics, for the trainer, the examples and the tests.
 
-They import torch alone and know nothing of any loss. Every critic returns one score per sample,
-shape (B,), and no critic has BatchNorm unless it is asked for: a gradient penalty is a statement
-about each sample's own gradient, which BatchNorm mixes with the other samples'.
+They import torch alone and know nothing of any loss. A critic returns one score per sample, shape
+(B,), where it does not say otherwise, and none has BatchNorm unless it is asked for: a gradient
+penalty is a statement about each sample's own gradient, which BatchNorm mixes with the others'.
 """
 
 from wgan_fast.models.dcgan import IMAGE_SIZES, DCGANCritic, DCGANGenerator
 from wgan_fast.models.groupsort import GroupSort
+from wgan_fast.models.labels import LabelledCritic, LabelledGenerator
 from wgan_fast.models.mlp import MLPCritic, MLPGenerator
 from wgan_fast.models.one_lipschitz import GroupSortConvCritic, GroupSortMLPCritic
 from wgan_fast.models.orthogonal import OrthogonalConv2d, Orthonormal, orthogonal_linear
+from wgan_fast.models.packs import PackedCritic
+from wgan_fast.models.patches import MultiScaleCritic, PatchCritic
 
 __all__ = [
     "IMAGE_SIZES",
@@ -18,9 +21,14 @@ __all__ = [
     "GroupSort",
     "GroupSortConvCritic",
     "GroupSortMLPCritic",
+    "LabelledCritic",
+    "LabelledGenerator",
     "MLPCritic",
     "MLPGenerator",
+    "MultiScaleCritic",
     "OrthogonalConv2d",
     "Orthonormal",
+    "PackedCritic",
+    "PatchCritic",
     "orthogonal_linear",
 ]

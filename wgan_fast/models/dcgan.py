@@ -41,7 +41,34 @@ def geometry(image_size: int) -> tuple[int, int]:
     return _GEOMETRY[image_size]
 
 
-def _initialise(module: nn.Module) -> None:
+def halving_layers(
+    image_channels: int, channels: int, halvings: int, normalisation: Normalisation
+) -> list[nn.Module]:
+    """The critic's layers but for the last; each convolution halves the map and doubles the width.
+
+    Raises:
+        ValueError: the normalisation is not offered.
+    """
+    if normalisation not in _NORMALISATIONS:
+        names = ", ".join(map(repr, get_args(Normalisation)))
+        raise ValueError(f"normalisation: expected one of {names}, got {normalisation!r}")
+    layers: list[nn.Module] = [
+        nn.Conv2d(image_channels, channels, 4, stride=2, padding=1),
+        nn.LeakyReLU(0.2),
+    ]
+    # Subtracting each channel's own mean would cancel a bias.
+    bias = normalisation in ("none", "layer")
+    for width in (channels * 2**level for level in range(halvings - 1)):
+        layers += [
+            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1, bias=bias),
+            _NORMALISATIONS[normalisation](2 * width),
+            nn.LeakyReLU(0.2),
+        ]
+    return layers
+
+
+def initialise(module: nn.Module) -> None:
+    """The paper's: N(0, 0.02²), biases zero, the gains of BatchNorm around 1."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:
@@ -97,7 +124,7 @@ class DCGANGenerator(nn.Module):
             width //= 2
         layers += [nn.ConvTranspose2d(width, image_channels, 4, stride=2, padding=1), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(self, z: Tensor) -> Tensor:
         """Images of shape (B, image_channels, S, S) for z of shape (B, latent_dim)."""
@@ -144,27 +171,11 @@ class DCGANCritic(nn.Module):
         super().__init__()
         smallest, halvings = geometry(image_size)
         require_positive(channels=channels, image_channels=image_channels)
-        if normalisation not in _NORMALISATIONS:
-            names = ", ".join(map(repr, get_args(Normalisation)))
-            raise ValueError(f"normalisation: expected one of {names}, got {normalisation!r}")
         self.image_shape = (image_channels, image_size, image_size)
-        layers: list[nn.Module] = [
-            nn.Conv2d(image_channels, channels, 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2),
-        ]
-        # Subtracting each channel's own mean would cancel a bias.
-        bias = normalisation in ("none", "layer")
-        width = channels
-        for _ in range(halvings - 1):
-            layers += [
-                nn.Conv2d(width, 2 * width, 4, stride=2, padding=1, bias=bias),
-                _NORMALISATIONS[normalisation](2 * width),
-                nn.LeakyReLU(0.2),
-            ]
-            width *= 2
-        layers += [nn.Conv2d(width, 1, smallest), nn.Flatten(0)]
+        layers = halving_layers(image_channels, channels, halvings, normalisation)
+        layers += [nn.Conv2d(channels * 2 ** (halvings - 1), 1, smallest), nn.Flatten(0)]
         self.layers = nn.Sequential(*layers)
-        self.apply(_initialise)
+        self.apply(initialise)
         constrain(self, lipschitz)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from wgan_fast.studies.figures import BLUE, GREEN, GREY, ORANGE, label, panels
 from wgan_fast.studies.measures import random_directions, sliced_wasserstein
 from wgan_fast.studies.study import Conditions, Finding, Study
 from wgan_fast.studies.training_run import TrainingRun, late_mean, watched
-from wgan_fast.training.config import Normalisation, TrainConfig
+from wgan_fast.training.choices import Normalisation
+from wgan_fast.training.config import TrainConfig
 
 _NORMALISATIONS: tuple[Normalisation, ...] = ("none", "layer", "batch")
 _NAMES = {"none": "none", "layer": "LayerNorm", "batch": "BatchNorm"}

@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 import tyro
 
-from wgan_fast.training.config import LARGEST_SEED
+from wgan_fast.training.choices import LARGEST_SEED
 from wgan_fast.training.errors import ConfigError
 
 # The help text of such a setting names its default, so tyro need not say "default: None".

@@ -6,16 +6,21 @@ bounds the critic's slope. The tables are :func:`paper_settings` and
 """
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import torch
 import tyro
 
-from wgan_fast.adaptive_weight import LIMITS
-from wgan_fast.training.errors import ConfigError
+from wgan_fast.training.checks import (
+    REAL_NUMBERS,
+    real_number,
+    require_choices,
+    require_ranges,
+    require_sense,
+)
+from wgan_fast.training.choices import Backend, Data, Loop, Normalisation, Scores
 from wgan_fast.training.lipschitz import (
     WITHOUT_PENALTY,
     Lipschitz,
@@ -23,18 +28,10 @@ from wgan_fast.training.lipschitz import (
     method_of,
     method_settings,
     objective_of,
-    require_match,
 )
-
-Data = Literal["digits", "gaussians-8", "gaussians-25", "swiss-roll"]
-Normalisation = Literal["none", "layer", "instance", "batch"]
-Backend = Literal["auto", "explicit", "autograd", "first_order"]
-Loop = Literal["auto", "captured", "compiled", "eager"]
 
 T = TypeVar("T")
 
-# torch takes 64 bits; the random streams of a run stand above the seed.
-LARGEST_SEED = 2**32 - 1
 if TYPE_CHECKING:
     # None never outlives __post_init__, so whoever reads such a field finds a T.
     Default = Annotated[T, "filled in at construction"]
@@ -91,6 +88,13 @@ class TrainConfig:
     """ε of ProGAN's drift term ε E f(real)² in the critic's loss; 0.001 in its paper."""
     clip_value: Default[float] = LEFT_OUT
     """c of weight clipping. Default: 0.01."""
+    conditional: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Digits by their labels, which generator and critic take with z and with the images."""
+    pac: int = 1
+    """Samples that the critic sees at a time and makes one score of (PacGAN). Divides the batch."""
+    critic_scores: Scores = "one"
+    """Of an image. patch: a map of scores, each of a part of it (PatchGAN). multi-scale: two maps,
+    of the image and of its half resolution (pix2pixHD)."""
     backend: Backend = "auto"
     """How a penalty gets its gradient."""
     loop: Loop = "auto"
@@ -126,7 +130,7 @@ class TrainConfig:
     """Generator steps between two pictures, each with a checkpoint."""
 
     def __post_init__(self) -> None:
-        _require_choices(self)
+        require_choices(self)
         if self.objective is None:
             object.__setattr__(self, "objective", objective_of(self.lipschitz))
         if self.lipschitz is None:
@@ -136,12 +140,12 @@ class TrainConfig:
                 object.__setattr__(self, name, value)
         if self.threads is None:
             object.__setattr__(self, "threads", torch.get_num_threads())
-        for name in _REAL_NUMBERS:
-            object.__setattr__(self, name, _real_number(name, getattr(self, name)))
+        for name in REAL_NUMBERS:
+            object.__setattr__(self, name, real_number(name, getattr(self, name)))
         if isinstance(self.run_folder, str):
             object.__setattr__(self, "run_folder", Path(self.run_folder))
-        _require_ranges(self)
-        _require_sense(self)
+        require_ranges(self)
+        require_sense(self)
 
     @property
     def is_2d(self) -> bool:
@@ -162,6 +166,11 @@ class TrainConfig:
     def takes_rmsprop(self) -> bool:
         """Whether the optimiser is WGAN's: with clipped weights, or without any method at all."""
         return self.objective == "wgan" and self.lipschitz in ("clip", "none")
+
+    @property
+    def select(self) -> Any:
+        """Which part of the critic's output is its score: of a list of scales all, or all of it."""
+        return list if self.critic_scores == "multi-scale" else None
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON's types; ``TrainConfig(**config.to_json())`` is the same config."""
@@ -196,108 +205,3 @@ def paper_settings(
         settings.update(batch_size=256, latent_dim=2, beta1=0.5)
     method = method_of(objective) if lipschitz is None else lipschitz
     return settings | method_settings(objective, method, is_2d=data != "digits")
-
-
-_REAL_NUMBERS = (
-    "critic_learning_rate",
-    "generator_learning_rate",
-    "beta1",
-    "beta2",
-    "penalty_weight",
-    "drift",
-    "clip_value",
-)
-
-
-def _real_number(name: str, value: object) -> float:
-    """The value as a float: torch's optimisers, for one, refuse an int beside a float."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value):  # type: ignore[arg-type]
-        raise ConfigError(f"{name}: expected a finite number, got {value!r}")
-    return float(value)  # type: ignore[arg-type]
-
-
-def _require_choices(config: TrainConfig) -> None:
-    for name, literal in {"data": Data, "backend": Backend, "loop": Loop}.items():
-        _require_choice(name, getattr(config, name), get_args(literal))
-    for name, literal in {"objective": Objective, "lipschitz": Lipschitz}.items():
-        _require_choice(name, getattr(config, name), (*get_args(literal), None))
-    _require_choice("image_size", config.image_size, (16, 28, 32, 64))
-    _require_choice("dtype", config.dtype, ("float32", "float64"))
-    _require_choice("normalisation", config.normalisation, (*get_args(Normalisation), None))
-
-
-def _require_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value not in allowed:
-        expected = ", ".join(str(choice) for choice in allowed if choice is not None)
-        raise ConfigError(f"{name}: expected one of {expected}; got {value!r}")
-
-
-def _require_ranges(config: TrainConfig) -> None:
-    at_least = dict.fromkeys(
-        ("steps", "batch_size", "n_critic", "latent_dim", "channels", "hidden_dim"), 1
-    )
-    at_least |= {"threads": 1, "log_every": 1, "picture_every": 1, "penalty_every": 1, "seed": 0}
-    for name, lowest in at_least.items():
-        value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-            raise ConfigError(f"{name}: expected an integer of at least {lowest}, got {value!r}")
-    if config.seed > LARGEST_SEED:
-        raise ConfigError(f"seed: expected at most {LARGEST_SEED}, got {config.seed}")
-    for name in ("critic_learning_rate", "generator_learning_rate", "clip_value"):
-        if not getattr(config, name) > 0:
-            raise ConfigError(f"{name}: expected a number above 0, got {getattr(config, name)!r}")
-    for name in ("penalty_weight", "drift"):
-        if getattr(config, name) < 0:
-            raise ConfigError(
-                f"{name}: expected a number of at least 0, got {getattr(config, name)!r}"
-            )
-    for name in ("beta1", "beta2"):
-        if not 0 <= getattr(config, name) < 1:
-            raise ConfigError(f"{name}: expected a number in [0, 1), got {getattr(config, name)!r}")
-
-
-def _require_sense(config: TrainConfig) -> None:
-    require_match(config.objective, config.lipschitz)
-    if config.penalty is not None and config.normalisation == "batch":
-        raise ConfigError(
-            f"normalisation: batch does not go with {config.objective} and a gradient penalty, "
-            "which is on each sample's own gradient; expected none, layer or instance"
-        )
-    if config.lipschitz in ("sn", "groupsort") and config.normalisation != "none":
-        raise ConfigError(
-            f"normalisation: {config.normalisation} does not go with {config.lipschitz}, whose "
-            "bound on the critic's slope it would undo; expected none"
-        )
-    width = "hidden_dim" if config.is_2d else "channels"
-    if config.lipschitz == "groupsort" and getattr(config, width) % 2:
-        raise ConfigError(
-            f"{width}: groupsort sorts in pairs, expected an even number, "
-            f"got {getattr(config, width)}"
-        )
-    if config.penalty is None and config.backend != "auto":
-        raise ConfigError(
-            f"backend: only a gradient penalty takes one, so {config.lipschitz} expects auto; "
-            f"got {config.backend!r}"
-        )
-    if config.backend == "first_order" and config.loop in ("captured", "compiled"):
-        raise ConfigError(
-            f"backend: first_order goes with loop eager, and with auto; got loop {config.loop}"
-        )
-    if config.penalty is None and config.penalty_every != 1:
-        raise ConfigError(
-            f"penalty_every: only a gradient penalty takes one, so {config.lipschitz} expects 1; "
-            f"got {config.penalty_every}"
-        )
-    least, largest = LIMITS
-    if config.penalty == "adaptive" and not least <= config.penalty_weight <= largest:
-        raise ConfigError(
-            f"penalty_weight: adaptive keeps λ between {least:g} and {largest:g}, expected one to "
-            f"begin with from there; got {config.penalty_weight!r}"
-        )
-    try:
-        torch.device("cpu" if config.device == "auto" else config.device)
-    except RuntimeError:
-        raise ConfigError(
-            f"device: expected auto, cpu, cuda or cuda:<index>; got {config.device!r}"
-        ) from None

@@ -26,17 +26,23 @@ class Images:
 
     Args:
         images: shape (N, C, H, W), values in [-1, 1].
+        labels: integers, shape (N,).
     """
 
-    def __init__(self, images: Tensor) -> None:
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
         self.images = images
+        self.labels = labels
 
     def __call__(self, batch_size: int, rng: torch.Generator) -> Tensor:
         """Images of shape (batch_size, C, H, W)."""
+        return self.labelled(batch_size, rng)[0]
+
+    def labelled(self, batch_size: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The same images with their labels, (batch_size,)."""
         rows = torch.randint(
             len(self.images), (batch_size,), generator=rng, device=self.images.device
         )
-        return self.images[rows]
+        return self.images[rows], self.labels[rows]
 
 
 class GaussianMixture:
@@ -85,17 +91,19 @@ def digits(image_size: int, device: torch.device, dtype: torch.dtype) -> Images:
     Kaynak 1998), come with scikit-learn and need no download.
 
     Returns:
-        Images of shape (1797, 1, image_size, image_size), values in [-1, 1].
+        Images of shape (1797, 1, image_size, image_size), values in [-1, 1], and what they show.
     """
     from sklearn.datasets import load_digits
     from torchvision.transforms.functional import InterpolationMode, resize
 
-    grey = torch.from_numpy(load_digits().images).unsqueeze(1) / 16.0
+    bundle = load_digits()
+    grey = torch.from_numpy(bundle.images).unsqueeze(1) / 16.0
+    labels = torch.from_numpy(bundle.target).long().to(device)
     enlarged = resize(
         grey, [image_size, image_size], interpolation=InterpolationMode.BICUBIC, antialias=True
     )
     # Bicubic interpolation overshoots at edges.
-    return Images((2 * enlarged - 1).clamp(-1, 1).to(device, dtype))
+    return Images((2 * enlarged - 1).clamp(-1, 1).to(device, dtype), labels)
 
 
 def gaussians_8(device: torch.device, dtype: torch.dtype) -> GaussianMixture:
@@ -120,3 +128,23 @@ def load_data(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> 
     if config.data == "gaussians-25":
         return gaussians_25(device, dtype)
     return SwissRoll(device, dtype)
+
+
+def draw_real(
+    data: DataSet, config: TrainConfig, count: int, rng: torch.Generator
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """``count`` real samples and what a critic takes with them: their labels, or nothing."""
+    if not config.conditional:
+        return data(count, rng), ()
+    assert isinstance(data, Images)
+    images, labels = data.labelled(count, rng)
+    return images, (labels,)
+
+
+def draw_reals(
+    data: DataSet, config: TrainConfig, rng: torch.Generator
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The real batches of an iteration's critic steps and their conditions, (n_critic, B, ...)."""
+    drawn = [draw_real(data, config, config.batch_size, rng) for _ in range(config.n_critic)]
+    reals, conditions = zip(*drawn, strict=True)
+    return torch.stack(reals), tuple(map(torch.stack, zip(*conditions, strict=True)))

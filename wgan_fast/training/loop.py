@@ -14,20 +14,18 @@ from torch import Tensor, nn
 import wgan_fast
 from wgan_fast.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from wgan_fast.training.config import TrainConfig
-from wgan_fast.training.data import load_data
+from wgan_fast.training.data import draw_reals, load_data
 from wgan_fast.training.errors import ConfigError
 from wgan_fast.training.metrics import IntervalMean, require_finite
 from wgan_fast.training.networks import build_networks
 from wgan_fast.training.optimizers import build_optimizers
-from wgan_fast.training.pictures import save_grid, save_level_sets
 from wgan_fast.training.progress import ProgressLine
 from wgan_fast.training.resuming import TrainingState
 from wgan_fast.training.run_folder import RunFolder
-from wgan_fast.training.sampling import draw
+from wgan_fast.training.watching import Watch
 
-# Random streams apart from the one that draws the parameters.
-_TRAINING_STREAM, _PICTURE_STREAM = 1 << 32, 2 << 32
-_PICTURED_IMAGES, _PICTURED_POINTS = 100, 1000
+# A random stream apart from the one that draws the parameters.
+_TRAINING_STREAM = 1 << 32
 
 
 def train(config: TrainConfig, console: Console | None = None) -> Path:
@@ -35,7 +33,8 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
 
     Each step is one call of :class:`wgan_fast.CriticLoop`: ``n_critic`` critic steps, then one
     generator step. All randomness after the initialisation comes from one stream, in this order:
-    the real batches of the critic's steps, then what the loop draws.
+    the real batches of the critic's steps, then what the loop draws. Of a conditional run, the
+    generator's step has the labels of the last critic step.
 
     Args:
         config: every setting.
@@ -94,13 +93,7 @@ def _train(config: TrainConfig, console: Console, start: Checkpoint | None = Non
     generator_optimizer, critic_optimizer = build_optimizers(config, generator, critic)
 
     rng = torch.Generator(device).manual_seed(config.seed + _TRAINING_STREAM)
-    picture_rng = torch.Generator(device).manual_seed(config.seed + _PICTURE_STREAM)
-
-    pictured = _PICTURED_POINTS if config.is_2d else _PICTURED_IMAGES
-    fixed_z = torch.randn(
-        pictured, config.latent_dim, generator=picture_rng, device=device, dtype=dtype
-    )
-    fixed_real = data(pictured, picture_rng)
+    watch = Watch(config, data, generator, critic)
 
     loop = wgan_fast.CriticLoop(
         generator,
@@ -119,6 +112,8 @@ def _train(config: TrainConfig, console: Console, start: Checkpoint | None = Non
         mode=config.loop,
         rng=rng,
         backend=config.backend,
+        select=config.select,
+        pac=config.pac,
     )
     state = TrainingState(generator_optimizer, critic_optimizer, loop, rng)
     first_step = 1
@@ -138,8 +133,8 @@ def _train(config: TrainConfig, console: Console, start: Checkpoint | None = Non
         began = interval_began = time.perf_counter()
         steps_in_interval = 0
         for step in range(first_step, config.steps + 1):
-            reals = torch.stack([data(config.batch_size, rng) for _ in range(config.n_critic)])
-            stats = loop(reals)
+            reals, cond = draw_reals(data, config, rng)
+            stats = loop(reals, cond or None)
             interval.add({name: seen for name, seen in stats._asdict().items() if seen is not None})
             steps_in_interval += 1
 
@@ -148,8 +143,7 @@ def _train(config: TrainConfig, console: Console, start: Checkpoint | None = Non
                 metrics = interval.read()
                 require_finite(metrics, step)
                 if "gradient_norm" not in metrics:
-                    fake = draw(generator, fixed_z)
-                    metrics["gradient_norm"] = mean_gradient_norm(critic, fixed_real, fake)
+                    metrics["gradient_norm"] = watch.gradient_norm()
                 now = time.perf_counter()
                 metrics["seconds"] = now - began
                 metrics["steps_per_second"] = steps_in_interval / (now - interval_began)
@@ -158,12 +152,7 @@ def _train(config: TrainConfig, console: Console, start: Checkpoint | None = Non
                 progress.update(step, metrics)
 
             if step % config.picture_every == 0 or last:
-                samples = draw(generator, fixed_z)
-                if config.is_2d:
-                    with evaluating(critic):
-                        save_level_sets(critic, fixed_real, samples, run.picture_path(step))
-                else:
-                    save_grid(samples, run.picture_path(step))
+                watch.picture(run.picture_path(step))
                 run.show_picture(step)
                 save_checkpoint(run.checkpoint_path, config, step, generator, critic, state.saved())
     return run.path
@@ -207,26 +196,3 @@ def cpu_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(former)
-
-
-def mean_gradient_norm(critic: nn.Module, real: Tensor, fake: Tensor) -> float:
-    """The critic's mean slope between real and fake, for objectives that do not measure it.
-
-    Watching changes nothing: the points are spread evenly over the lines, which takes no random
-    numbers, and in eval mode BatchNorm keeps its statistics and leaves the samples apart.
-    """
-    alpha = torch.linspace(0, 1, len(real), device=real.device, dtype=real.dtype)
-    points = wgan_fast.interpolate(real, fake, alpha)
-    with evaluating(critic):
-        return wgan_fast.gradient_norms(critic, points).mean().item()
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode in here: nothing that the module learns from being called is learnt from us."""
-    was_training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(was_training)

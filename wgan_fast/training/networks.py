@@ -1,5 +1,7 @@
 """The generator and the critic that a config describes."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -8,11 +10,19 @@ from wgan_fast.models import (
     DCGANGenerator,
     GroupSortConvCritic,
     GroupSortMLPCritic,
+    LabelledCritic,
+    LabelledGenerator,
     MLPCritic,
     MLPGenerator,
+    MultiScaleCritic,
+    PackedCritic,
+    PatchCritic,
 )
 from wgan_fast.models.spectral import Lipschitz
+from wgan_fast.training.choices import CLASSES
 from wgan_fast.training.config import TrainConfig
+
+_LABEL_DIM = CLASSES
 
 
 def build_networks(
@@ -23,37 +33,50 @@ def build_networks(
     The parameters are drawn on the CPU in float32, so they are the same on every device and in
     every dtype, and the caller's random state is left as it was.
     """
-    generator: nn.Module
-    critic: nn.Module
-    constraint: Lipschitz = "spectral" if config.lipschitz == "sn" else "none"
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
-        if config.is_2d:
-            generator = MLPGenerator(config.latent_dim, 2, config.hidden_dim)
-            if config.lipschitz == "groupsort":
-                critic = GroupSortMLPCritic(2, config.hidden_dim)
-            else:
-                critic = MLPCritic(2, config.hidden_dim, lipschitz=constraint)
-        else:
-            generator = DCGANGenerator(
-                config.image_size,
-                latent_dim=config.latent_dim,
-                channels=config.channels,
-                image_channels=1,
-            )
-            size = {"channels": config.channels, "image_channels": 1}
-            if config.lipschitz == "groupsort":
-                critic = GroupSortConvCritic(config.image_size, **size)
-            else:
-                critic = DCGANCritic(
-                    config.image_size,
-                    normalisation=config.normalisation,
-                    lipschitz=constraint,
-                    **size,
-                )
+        generator, critic = _of_points(config) if config.is_2d else _of_images(config)
+        if config.pac > 1:
+            critic = PackedCritic(critic, config.pac)
+        if config.conditional:
+            generator = LabelledGenerator(generator, CLASSES, _LABEL_DIM)
+            critic = LabelledCritic(critic, CLASSES, config.image_size)
         if config.lipschitz == "ortho":
             critic.apply(_start_orthogonal)
     return generator.to(device, dtype), critic.to(device, dtype)
+
+
+def _of_points(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
+    generator = MLPGenerator(config.latent_dim, 2, config.hidden_dim)
+    numbers = 2 * config.pac
+    if config.lipschitz == "groupsort":
+        return generator, GroupSortMLPCritic(numbers, config.hidden_dim)
+    return generator, MLPCritic(numbers, config.hidden_dim, lipschitz=_constraint(config))
+
+
+def _of_images(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
+    generator = DCGANGenerator(
+        config.image_size,
+        latent_dim=config.latent_dim + (_LABEL_DIM if config.conditional else 0),
+        channels=config.channels,
+        image_channels=1,
+    )
+    image_channels = config.pac * (2 if config.conditional else 1)
+    size: dict[str, Any] = {"channels": config.channels, "image_channels": image_channels}
+    if config.lipschitz == "groupsort":
+        return generator, GroupSortConvCritic(config.image_size, **size)
+    bounds: dict[str, Any] = {
+        "normalisation": config.normalisation, "lipschitz": _constraint(config),
+    }  # fmt: skip
+    if config.critic_scores == "patch":
+        return generator, PatchCritic(**size, **bounds)
+    if config.critic_scores == "multi-scale":
+        return generator, MultiScaleCritic(**size, **bounds)
+    return generator, DCGANCritic(config.image_size, **size, **bounds)
+
+
+def _constraint(config: TrainConfig) -> Lipschitz:
+    return "spectral" if config.lipschitz == "sn" else "none"
 
 
 def _start_orthogonal(module: nn.Module) -> None:

@@ -6,22 +6,33 @@ import torch
 from torch import Tensor, nn
 
 from wgan_fast.training.checkpoint import load_checkpoint
-from wgan_fast.training.config import LARGEST_SEED
+from wgan_fast.training.choices import CLASSES, LARGEST_SEED
 from wgan_fast.training.errors import ConfigError
 from wgan_fast.training.pictures import save_grid, save_scatter
 
 
-def draw(generator: nn.Module, z: Tensor) -> Tensor:
+def draw(generator: nn.Module, z: Tensor, *cond: Tensor) -> Tensor:
     """Samples for z, in eval mode and without a graph; the generator's mode is put back."""
     was_training = generator.training
     generator.eval()
     with torch.no_grad():
-        samples: Tensor = generator(z)
+        samples: Tensor = generator(z, *cond)
     generator.train(was_training)
     return samples
 
 
-def sample(run: Path, count: int = 100, seed: int = 0, output: Path | None = None) -> Path:
+def in_order(count: int, device: torch.device | str = "cpu") -> Tensor:
+    """``count`` labels sorted, each as often as the others or nearly: of 100, ten rows of ten."""
+    return torch.arange(count, device=device) * CLASSES // count
+
+
+def sample(
+    run: Path,
+    count: int = 100,
+    seed: int = 0,
+    output: Path | None = None,
+    label: int | None = None,
+) -> Path:
     """Draws from a run's checkpoint and writes one picture: a grid, or a scatter of 2-D points.
 
     Args:
@@ -29,12 +40,14 @@ def sample(run: Path, count: int = 100, seed: int = 0, output: Path | None = Non
         count: how many samples.
         seed: of z; one seed, one picture.
         output: the PNG to write; sample-seed-SEED.png beside the checkpoint if left out.
+        label: of a conditional run, what all samples show; all labels in their order if left out.
 
     Returns:
         The path of the picture.
 
     Raises:
-        ConfigError: count or seed is out of range, or the picture cannot be written there.
+        ConfigError: count, seed or label is out of range, there is a label for a run that is not
+            conditional, or the picture cannot be written there.
         CheckpointError: there is no whole checkpoint.
     """
     if count < 1:
@@ -43,12 +56,17 @@ def sample(run: Path, count: int = 100, seed: int = 0, output: Path | None = Non
         raise ConfigError(f"seed: expected a number from 0 to {LARGEST_SEED}, got {seed}")
     checkpoint = load_checkpoint(run)
     config = checkpoint.config
+    if label is not None and not config.conditional:
+        raise ConfigError(f"label: expected none, the run is not conditional; got {label}")
+    if label is not None and not 0 <= label < CLASSES:
+        raise ConfigError(f"label: expected a digit from 0 to {CLASSES - 1}, got {label}")
     if output is None:
         folder = run if run.is_dir() else run.parent
         output = folder / f"sample-seed-{seed}.png"
     rng = torch.Generator().manual_seed(seed)
     z = torch.randn(count, config.latent_dim, generator=rng, dtype=getattr(torch, config.dtype))
-    samples = draw(checkpoint.generator, z)
+    labels = in_order(count) if label is None else torch.full((count,), label)
+    samples = draw(checkpoint.generator, z, *([labels] if config.conditional else []))
     save = save_scatter if config.is_2d else save_grid
     try:
         save(samples, output)

@@ -1,0 +1,72 @@
+"""The steps of a training loop's iteration, each frozen as the loop's mode says."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from wgan_fast.critic_objective import loss_settings
+from wgan_fast.frozen_function import FrozenFunction
+from wgan_fast.loop_penalty import LoopPenalty
+from wgan_fast.steps import (
+    generator_step,
+    penalised_critic_step,
+    plain_critic_step,
+    regularised,
+    sampling,
+    trained,
+    with_conditions,
+)
+
+
+class LoopSteps(NamedTuple):
+    """What an iteration calls; conditions come last in each one's arguments."""
+
+    critic: dict[bool, FrozenFunction]
+    """``step(real, fake, *cond)`` without a penalty, ``step(real, fake, drawn, λ, *cond)`` with
+    one: those of the two that the loop has at all."""
+    generator: FrozenFunction
+    """``step(z, *cond)``"""
+    sample: FrozenFunction
+    """``step(z, *cond)`` for the z of all critic steps."""
+
+
+def loop_steps(
+    generator: nn.Module,
+    critic: nn.Module,
+    penalty: LoopPenalty,
+    *,
+    saturating: bool,
+    drift: float,
+    regulariser: Callable[[nn.Module], Tensor] | None,
+    mode: str,
+    backend: str,
+    select: Any,
+    pac: int,
+) -> LoopSteps:
+    """The steps for a loop's settings, which are checked already; not ``saturating`` is DCGAN's."""
+    called = with_conditions(critic, select, pac)
+    of_critic: dict[bool, FrozenFunction] = {}
+    for penalised in penalty.kinds_of_step():
+        step = plain_critic_step(critic, saturating, drift, called)
+        if penalised:
+            assert penalty.form is not None
+            scores = "wasserstein" if saturating else "nonsaturating"
+            settings = loss_settings(penalty.form, objective=scores, drift=drift)
+            step = penalised_critic_step(critic, settings, backend, called)
+        if regulariser is not None:
+            step = regularised(step, critic, regulariser)
+        of_critic[penalised] = FrozenFunction(
+            step,
+            [critic],
+            lambda: ["the critic's loss and scores", *trained(critic)],
+            "eager" if penalised and backend == "first_order" else mode,
+        )
+    of_generator = FrozenFunction(
+        generator_step(generator, critic, saturating, select, pac),
+        [generator, critic],
+        lambda: ["the generator's loss", *trained(generator)],
+        mode,
+    )
+    sample = FrozenFunction(sampling(generator), [generator], lambda: ["the fakes"], mode)
+    return LoopSteps(of_critic, of_generator, sample)
