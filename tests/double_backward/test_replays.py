@@ -14,7 +14,7 @@ from torch import nn
 import wgan_fast
 from tests.conftest import SEED
 from tests.double_backward.critics import CRITICS, random_critic
-from tests.double_backward.oracle import ReferenceFails, gradients, loss_error, penalty_error
+from tests.double_backward.oracle import ReferenceFails, error, gradients, loss_error, penalty_error
 from wgan_fast.double_backward import replays
 from wgan_fast.double_backward.replays import CALLS_BEFORE
 
@@ -271,6 +271,41 @@ def test_closures(counted):
     for scale in (1.0, 1.0, 1.0, 2.0, 1.0):
         assert error_of(wgan_fast.critic_loss, lambda x: critic(x) * scale, critic) < 1e-10  # noqa: B023
     assert (counted.replayed, counted.missed) == (4, 1)
+
+
+def test_packs_and_parts_of_outputs(counted):
+    packed = Packed(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.0), nn.Linear(8, 1)).double()
+    both = Both().double()
+    for _ in range(3):
+        for critic, options in ((packed, {"pac": 2}), (both, {"select": "score"})):
+            data = torch.randn(2, *SHAPE, dtype=torch.float64)
+            alpha = torch.rand(6 // options.get("pac", 1), dtype=torch.float64)
+            for loss in (wgan_fast.gradient_penalty, wgan_fast.critic_loss):
+                ours, theirs = (
+                    gradients(loss(critic, *data, alpha=alpha, backend=backend, **options), critic)
+                    for backend in ("auto", "autograd")
+                )
+                assert error(ours, theirs) < 1e-10
+    assert counted.replayed == 3 * 2 + 3  # losses of parts may be of several scales
+
+
+class Packed(nn.Sequential):
+    """One score for two samples, as CTGAN's."""
+
+    def forward(self, x):
+        return super().forward(x.view(-1, 6))
+
+
+class Both(nn.Module):
+    """Returns a score and what it was made of."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 8), nn.Linear(8, 1)
+
+    def forward(self, x):
+        features = self.first(x).relu()
+        return {"score": self.last(features), "features": features}
 
 
 def test_differentiated_twice(counted):

@@ -69,7 +69,7 @@ def replayed(
     # What watches this call would see other ops than it is to see.
     watched = torch._C._len_torch_dispatch_stack() > 0
     capturing = arguments[0].is_cuda and torch.cuda.is_current_stream_capturing()
-    if watched or capturing or isinstance(critic, CriticCall) or has_forward_hooks(critic):
+    if watched or capturing or _brings_tensors(critic) or has_forward_hooks(critic):
         return usual()
     kinds = [(a.shape, a.stride(), a.dtype, a.device) for a in arguments]
     calls = _calls.get(critic, about, *kinds)
@@ -102,6 +102,11 @@ def replayed(
         random.set_rng_state(numbers_after)
     calls.hopeless = calls.replayed is None
     return done
+
+
+def _brings_tensors(critic: Critic) -> bool:
+    """Whether a call has more to it than the critic and its samples."""
+    return isinstance(critic, CriticCall) and bool(critic.tensors or critic.separate)
 
 
 class _Replayed:
