@@ -125,6 +125,7 @@ IValue constant_of(py::handle given, const c10::TypePtr& type, const c10::Argume
     case TypeKind::NumberType:
       return number(given, formal);
     case TypeKind::TensorType:
+      if (THPVariable_Check(given.ptr())) return THPVariable_Unpack(given.ptr());
       return as_tensor(number(given, formal));
     case TypeKind::StringType:
       return given.cast<std::string>();

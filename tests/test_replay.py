@@ -46,6 +46,12 @@ def numbers(x):
     ]
 
 
+def averages(x):
+    wide, narrow = x.double(), x.bfloat16()
+    scaled = [wide * 0.1, narrow * 0.1, 3 / wide, x.long() * 2, x.long() / 3, x - 0.1]
+    return [x.mean(), wide.mean(), narrow.mean(), x.mean(1), x.mean(dtype=torch.float64), *scaled]
+
+
 def written(x):
     total = x.clone()
     total[1:] += 1
@@ -78,8 +84,8 @@ def inputs_as_results(x):
 
 
 FUNCTIONS = [
-    lists_of_tensors, lists_with_nones, words_and_enumerations, numbers, written, several_results,
-    without_some, drawn, inputs_as_results,
+    lists_of_tensors, lists_with_nones, words_and_enumerations, numbers, averages, written,
+    several_results, without_some, drawn, inputs_as_results,
 ]  # fmt: skip
 
 

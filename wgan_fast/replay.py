@@ -1,9 +1,10 @@
 """A flat graph as a list of calls that the compiled extension makes, with no Python in between."""
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import Graph, Node
@@ -12,7 +13,10 @@ from wgan_fast.ops.registration import EXTENSION_MISSING
 
 Replayed = Callable[..., list[Tensor | None]]
 
+aten = torch.ops.aten
+
 _NONE = -1
+_ELEMENTWISE = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
 
 
 def replay_of(graph: Graph) -> Replayed | None:
@@ -30,21 +34,22 @@ def replay_of(graph: Graph) -> Replayed | None:
 
     slots = _Slots(graph)
     replay = Replay(len(graph.find_nodes(op="placeholder")), slots.count)
-    for node in calls:
-        schema = node.target._schema
-        arguments = [
-            (position, given, slots.read(given)) for position, given in _arguments(node, schema)
-        ]
-        try:
-            replay.add(
-                schema.name,
-                schema.overload_name,
-                arguments,
-                slots.written(node),
-                slots.unused_after(node),
-            )
-        except (TypeError, ValueError):  # an argument that has no counterpart in the extension
-            return None
+
+    def add(op: OpOverload, given: Iterable[tuple[int, Any]], node: Node) -> None:
+        schema = op._schema
+        arguments = [(position, value, slots.read(value)) for position, value in given]
+        written, unused = slots.written(node), slots.unused_after(node)
+        replay.add(schema.name, schema.overload_name, arguments, written, unused)
+
+    try:
+        for node in calls:
+            if (count := _averaged(node)) is not None:
+                add(aten.sum.default, [(0, node.args[0])], node)
+                add(aten.div.Tensor, [(0, node), (1, count)], node)
+            else:
+                add(node.target, _arguments(node), node)
+    except (TypeError, ValueError):  # an argument that has no counterpart in the extension
+        return None
     replay.finish([slots.of(result) for result in slots.results])
     return replay  # type: ignore[no-any-return]
 
@@ -57,12 +62,36 @@ def _is_flat(target: Any) -> bool:
     return kinds == ["List[Tensor]"] or all(kind == "Tensor" for kind in kinds)
 
 
-def _arguments(node: Node, schema: Any) -> Iterator[tuple[int, Any]]:
+def _arguments(node: Node) -> Iterator[tuple[int, Any]]:
     """The call's arguments with their positions in the schema."""
-    yield from enumerate(node.args)
-    positions = {formal.name: position for position, formal in enumerate(schema.arguments)}
+    for position, given in enumerate(node.args):
+        is_number = type(given) in (int, float) and node.target in _ELEMENTWISE
+        yield position, _as_tensor(given, node) if is_number else given
+    formals = node.target._schema.arguments  # type: ignore[union-attr]
+    positions = {formal.name: position for position, formal in enumerate(formals)}
     for name, given in node.kwargs.items():
         yield positions[name], given
+
+
+def _as_tensor(number: Any, node: Node) -> Any:
+    """A number in the result's type, or itself: a double would be converted in every call."""
+    result = node.meta.get("val")
+    if result is None or result.dtype not in (torch.float32, torch.float64):
+        return number
+    return torch.tensor(number, dtype=result.dtype)
+
+
+def _averaged(node: Node) -> Tensor | None:
+    """How many numbers a mean on a CPU is over; None for other calls.
+
+    There it is a sum, divided by a number that would be converted in every call.
+    """
+    result = node.meta.get("val")
+    if node.target is not aten.mean.default or result is None or not result.is_cpu:
+        return None
+    count = node.args[0].meta["val"].numel()  # type: ignore[union-attr]
+    given = _as_tensor(count, node)
+    return given if isinstance(given, Tensor) and not node.kwargs else None
 
 
 class _Slots:
