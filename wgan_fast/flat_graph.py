@@ -7,7 +7,8 @@ whoever keeps one must know when the function would do something else
 (:class:`wgan_fast.signature.Signature`).
 """
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -25,6 +26,10 @@ aten = torch.ops.aten
 
 # The same memory under another name.
 _ALIASES = {aten.alias.default, aten.detach.default, aten.lift_fresh.default}
+
+
+# A trace changes nn.Module for all threads, and puts back what it found.
+_TRACING = threading.RLock()
 
 
 class TraceError(RuntimeError):
@@ -113,7 +118,8 @@ def trace(
             return list(function(*tensors[names:]))
 
     try:
-        module = make_fx(flat)(*state, *arguments)
+        with _TRACING:
+            module = make_fx(flat)(*state, *arguments)
     except Exception as error:
         if _reads_numbers(error):
             raise TraceError(
@@ -169,7 +175,8 @@ def simplify(graph: Graph) -> None:
         if node.op != "call_function":
             continue
         same = node.args[0] if _does_nothing(node) else None
-        if same is None and isinstance(node.target, OpOverload) and node.target.is_view:
+        is_view = isinstance(node.target, OpOverload) and node.target.is_view
+        if same is None and is_view and not any(map(_reshaped_in_place, (node, node.args[0]))):
             # Views of one tensor by the same numbers are one, whatever is written into it.
             same = views.setdefault((node.target, str(node.args), str(node.kwargs)), node)
         if same is not None and same is not node:
@@ -183,6 +190,8 @@ def simplify(graph: Graph) -> None:
 
 def _does_nothing(node: Node) -> bool:
     """Whether the result is the first argument itself."""
+    if _reshaped_in_place(node):
+        return False
     if node.target in _ALIASES:
         return True
     if node.target in (aten.slice.Tensor, aten.view.default, aten.expand.default):
@@ -191,6 +200,23 @@ def _does_nothing(node: Node) -> bool:
             return False
         return source.shape == result.shape and source.stride() == result.stride()
     return False
+
+
+def _reshaped_in_place(node: Node) -> bool:
+    """Whether ``unsqueeze_`` or the like gives this very tensor another shape."""
+    inplace_view = torch.Tag.inplace_view
+    return any(inplace_view in getattr(user.target, "tags", ()) for user in node.users)
+
+
+def _between(first: Node, last: Node) -> Iterator[Node]:
+    node = first.next
+    while node is not last:
+        yield node
+        node = node.next
+
+
+def _writes(node: Node) -> bool:
+    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
 
 
 def _seen(node: Any) -> Tensor | None:
@@ -207,6 +233,8 @@ def _add_to_product(graph: Graph, node: Node) -> None:
             continue
         if not isinstance(total, Node) or len(product.users) > 1:
             continue
+        if any(_writes(between) for between in _between(product, node)):
+            continue  # into the product's own arguments, maybe
         whole, part = _seen(total), _seen(product)
         if whole is None or part is None or (whole.shape, whole.dtype) != (part.shape, part.dtype):
             continue

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from torch import nn
+from torch.nn.modules import module as hooks
 
 from wgan_fast.critic_calls import CriticCall
 
@@ -24,24 +25,25 @@ def refusal(critic: Any) -> str | None:
     """Why the explicit engine must not take a critic, as far as can be seen without calling it."""
     if isinstance(critic, CriticCall) and any(c.requires_grad for c in critic.conditions):
         return "gradients flow into cond, which needs autograd"
-    waiting = modules_of(critic)
-    while waiting:  # modules() takes longer than the ops of a small critic
-        module = waiting.pop()
+    for module in every_module(critic):
         if module._backward_hooks or module._backward_pre_hooks:
             return f"a {type(module).__name__} has backward hooks, which need autograd's graph"
-        waiting += [part for part in module._modules.values() if part is not None]
     return None
 
 
 def has_forward_hooks(critic: Any) -> bool:
     """Whether others than the critic look at what its modules take and give."""
-    waiting = modules_of(critic)
-    while waiting:
-        module = waiting.pop()
-        if module._forward_hooks or module._forward_pre_hooks:
-            return True
-        waiting += [part for part in module._modules.values() if part is not None]
-    return False
+    if hooks._global_forward_hooks or hooks._global_forward_pre_hooks:
+        return True
+    return any(one._forward_hooks or one._forward_pre_hooks for one in every_module(critic))
+
+
+def every_module(critic: Any) -> list[nn.Module]:
+    """The modules behind a critic and all within them."""
+    found = modules_of(critic)
+    for module in found:  # which grows; modules() takes longer than the ops of a small critic
+        found += [part for part in module._modules.values() if part is not None]
+    return found
 
 
 def modules_of(critic: Any) -> list[nn.Module]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from wgan_fast.critic_calls import CriticCall
@@ -86,11 +87,14 @@ def record_by(critic: Callable[[Tensor], Any], x: Tensor, recorder: Recorder) ->
 @contextmanager
 def seen_by(mode: TorchDispatchMode) -> Iterator[None]:
     """In here every op goes through ``mode``, and none through autograd."""
-    caches_casts = torch.is_autocast_cache_enabled()
-    # A cached cast of a weight would outlive the recording, without autograd knowing of it.
+    caches_casts, caches_weights = torch.is_autocast_cache_enabled(), parametrize._cache_enabled
+    # A cached cast of a weight, or a computed weight of ``parametrize.cached()``, would outlive the
+    # recording, without autograd knowing of it.
     torch.set_autocast_cache_enabled(False)
+    parametrize._cache_enabled = 0
     try:
         with torch.enable_grad(), torch._C._AutoDispatchBelowAutograd(), mode:
             yield
     finally:
         torch.set_autocast_cache_enabled(caches_casts)
+        parametrize._cache_enabled = caches_weights

@@ -7,6 +7,7 @@ the graph computes everything; where not, nothing has happened and the call is m
 """
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from wgan_fast.critic_calls import CriticCall
 from wgan_fast.double_backward.choice import Memory, has_forward_hooks
 from wgan_fast.double_backward.chunks import Computed
 from wgan_fast.double_backward.independence import ROUNDING
+from wgan_fast.double_backward.random_numbers import RandomNumbers
 from wgan_fast.double_backward.way import Critic, Way, noted
 from wgan_fast.flat_graph import FlatGraph, trace
 
@@ -24,8 +26,9 @@ logger = logging.getLogger("wgan_fast")
 
 # Tracing takes as long as some hundred calls of a small critic.
 CALLS_BEFORE = 10
-# So many other ways in a row, and every call is made as the first.
+# So many other ways in a row, and what was traced is forgotten; so often at most it is traced.
 _MISSES = 8
+_TRACES = 3
 # In bytes: where a CPU's tensors are larger than this, Python's time does not count, and a merged
 # batch is taken in slices.
 _LARGEST_ON_CPU = 8 << 20
@@ -37,10 +40,13 @@ class _Calls:
     """What is known of the calls of a critic with arguments of one kind."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self.misses = 0
+        self.count = self.misses = self.traces = 0
         self.replayed: _Replayed | None = None
-        self.hopeless = False
+
+    def start_anew(self) -> None:
+        """What was traced is of another critic than it is now."""
+        self.count = self.misses = 0
+        self.replayed = None
 
 
 _calls = Memory()
@@ -66,47 +72,54 @@ def replayed(
         batch: what the critic is called with.
         rows_apart: whether it must keep the batch's samples apart.
     """
-    # What watches this call would see other ops than it is to see.
-    watched = torch._C._len_torch_dispatch_stack() > 0
-    capturing = arguments[0].is_cuda and torch.cuda.is_current_stream_capturing()
-    if watched or capturing or _brings_tensors(critic) or has_forward_hooks(critic):
+    if _must_see_numbers(critic, arguments[0]):
         return usual()
     kinds = [(a.shape, a.stride(), a.dtype, a.device) for a in arguments]
     calls = _calls.get(critic, about, *kinds)
     if calls is None:
         calls = _Calls()
         _calls.set(critic, calls, about, *kinds)
-    if calls.replayed is not None:
-        if done := calls.replayed(critic, arguments):
+    replay = calls.replayed  # another thread may take it away meanwhile
+    if replay is not None:
+        if done := replay(critic, arguments):
             calls.misses = 0
             return done
         calls.misses += 1
-        if calls.misses == _MISSES:
-            calls.replayed, calls.hopeless = None, True
-    if calls.replayed is not None or calls.hopeless:
+        if calls.misses >= _MISSES:
+            calls.start_anew()
+        return usual()
+    # Another thread's modules would be traced as well.
+    alone = threading.current_thread() is threading.main_thread()
+    if not alone or calls.traces == _TRACES:
         return usual()
     calls.count += 1
     if calls.count < CALLS_BEFORE:
         return usual()
-    random = torch.cuda if arguments[0].is_cuda else torch.random
-    numbers = random.get_rng_state()
+    calls.traces += 1
+    numbers = RandomNumbers(arguments[0].device)
     done = usual()
-    numbers_after = random.get_rng_state()
+    numbers_after = RandomNumbers(arguments[0].device)
     try:
         candidate = _traced(critic, arguments, compute, batch, rows_apart)
-        if candidate is not None:
-            random.set_rng_state(numbers)
-            again = candidate(critic, arguments)
-            calls.replayed = candidate if again is not None and _agree(done, again) else None
+        numbers.put_back()
+        again = None if candidate is None else candidate(critic, arguments)
+        drawn = numbers_after == RandomNumbers(arguments[0].device)
+        if again is not None and drawn and _agree(done, again):
+            calls.replayed = candidate
+    except Exception as error:  # a critic can be untraceable in any way
+        logger.debug("not traced, runs as it is: %s", error)
     finally:
-        random.set_rng_state(numbers_after)
-    calls.hopeless = calls.replayed is None
+        numbers_after.put_back()
     return done
 
 
-def _brings_tensors(critic: Critic) -> bool:
-    """Whether a call has more to it than the critic and its samples."""
-    return isinstance(critic, CriticCall) and bool(critic.tensors or critic.separate)
+def _must_see_numbers(critic: Critic, x: Tensor) -> bool:
+    """Whether somebody looks at this call, or there is more to it than a critic and samples."""
+    if torch._C._len_torch_dispatch_stack() > 0 or has_forward_hooks(critic):
+        return True
+    if isinstance(critic, CriticCall) and (critic.tensors or critic.separate):
+        return True
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 class _Replayed:
@@ -148,12 +161,8 @@ def _traced(
         traced = outcomes[0]
         return [traced.value, *traced.means, *traced.rows, *traced.gradients]
 
-    try:
-        with torch.no_grad():
-            graph = trace(flat, way.outside, arguments)
-    except Exception as error:  # a critic can be untraceable in any way
-        logger.debug("not traced, runs as it is: %s", error)
-        return None
+    with torch.no_grad():
+        graph = trace(flat, way.outside, arguments)
     (traced,) = outcomes
     return None if traced.half or digest != traced.digest else _Replayed(way, graph, traced)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from wgan_fast.double_backward.choice import every_module, plain_facts
 from wgan_fast.double_backward.errors import CrossSample, Unsupported
 from wgan_fast.double_backward.record import record_by, seen_by
 from wgan_fast.double_backward.recorder import Recorder, tensors_in
@@ -28,6 +29,11 @@ _PLAIN = frozenset({
 })  # fmt: skip
 # What Python or a shape learns from numbers in tensors, it may learn otherwise the next time.
 _READING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+# Ops that do so unsaid.
+_READERS = {
+    torch.ops.aten.tensor_split.tensor_indices_or_sections,
+    torch.ops.aten._pack_padded_sequence.default,
+}
 
 # Where a view op's result is tied to its base, for once and all: stand-ins serve many times.
 _VIEWS = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
@@ -79,10 +85,13 @@ class Way:
         if self._facts_now() != self._facts:
             return False
         watch = _Watch(self._steps)
+        modes = [(module, module.training) for module in every_module(critic)]
         try:
             with seen_by(watch), torch._C._ExcludeDispatchKeyGuard(_VIEWS):
                 taken = critic(self._x) is self._scores
         except (_OtherWay, Exception):  # an error of the critic's own will come again
+            for module, training in modes:  # which it may have been about to put back
+                module.training = training
             return False
         # It may keep now what it did not keep before.
         return taken and watch.position == len(self._steps) and self._holders_now() == self._holders
@@ -98,21 +107,25 @@ class Way:
 class _StandIns:
     """For every tensor that a critic makes, one of its kind and shape.
 
-    All stand in the same memory, which nothing is written to. Whoever reads it past the dispatcher,
-    as NumPy does, finds NaN.
+    They share a memory that is given back: whoever reads it past the dispatcher, as NumPy does,
+    gets an error.
     """
 
     def __init__(self, steps: list[_Step], x: Tensor) -> None:
         tensors = {id(t): t for step in steps for t in tensors_in(_listed(step.result))}
         tensors[id(x)] = x
         self.largest = max(_reach(tensor) for tensor in tensors.values())
-        memory = torch.full((self.largest,), 255, dtype=torch.uint8, device=x.device)
+        memory = torch.UntypedStorage(self.largest, device=x.device)
         self.made = {
             key: torch.empty(0, dtype=tensor.dtype, device=x.device).set_(
-                memory.untyped_storage(), 0, tensor.shape, tensor.stride()
+                memory, 0, tensor.shape, tensor.stride()
             )
             for key, tensor in tensors.items()
         }
+        memory.resize_(0)
+        said = "a stand-in for an activation has no numbers"
+        torch._C._set_storage_data_ptr_access_error_msg(memory._cdata, said)
+        torch._C._storage_throw_on_immutable_data_ptr(memory._cdata)
         self.outside: dict[int, Tensor] = {}
 
     def of(self, given: Any) -> Any:
@@ -134,9 +147,10 @@ def _reach(tensor: Tensor) -> int:
 def noted(critic: Critic, x: Tensor, rows_apart: bool) -> tuple[Way, int] | None:
     """The way that Python takes through the critic on ``x``, and its recording's digest.
 
-    None where a call cannot be told by its ops alone: it reads numbers, or writes its own state.
+    None where a call cannot be told by its ops alone: it reads numbers, or changes its own state.
     """
     noting = _Noting(rule_of, x.shape[0] if rows_apart else 0)
+    facts = plain_facts(critic)
     called_with: list[Tensor] = []
 
     def called(given: Tensor) -> Any:
@@ -147,10 +161,11 @@ def noted(critic: Critic, x: Tensor, rows_apart: bool) -> tuple[Way, int] | None
         recording = record_by(called, x, noting)
     except (CrossSample, Unsupported):
         return None
-    if noting.refused or recording.stateful:
+    if noting.refused or recording.stateful or plain_facts(critic) != facts:
         return None
     found = Way(noting.steps, called_with[0], recording.scores), recording.digest
     made = [ref(t) for step in noting.steps for t in tensors_in(_listed(step.result))]
+    made += map(ref, called_with)
     noting.steps.clear()
     called_with.clear()
     del recording
@@ -171,6 +186,7 @@ class _Noting(Recorder):
     def __torch_dispatch__(
         self, op: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        self.refused |= op in _READERS or not _READING.isdisjoint(op.tags)
         if self._within:
             return super().__torch_dispatch__(op, types, args, kwargs)
         self._within = True
@@ -180,7 +196,7 @@ class _Noting(Recorder):
             self._within = False
         kwargs = kwargs or {}
         given = [*args, *kwargs.values()]
-        self.refused |= not _READING.isdisjoint(op.tags) or not _is_plain(given)
+        self.refused |= not _is_plain(given)
         self.refused |= not all(isinstance(one, Tensor) for one in _listed(result))
         self.steps.append(_Step(op, args, kwargs, torch.is_grad_enabled(), result))
         return result
