@@ -106,7 +106,10 @@ def replayed(
         drawn = numbers_after == RandomNumbers(arguments[0].device)
         if again is not None and drawn and _agree(done, again):
             calls.replayed = candidate
+        else:
+            calls.traces = _TRACES
     except Exception as error:  # a critic can be untraceable in any way
+        calls.traces = _TRACES
         logger.debug("not traced, runs as it is: %s", error)
     finally:
         numbers_after.put_back()
@@ -171,13 +174,9 @@ def _agree(done: Computed, again: Computed) -> bool:
     """Whether two results of one call differ by rounding alone."""
     if list(map(id, done.leaves)) != list(map(id, again.leaves)):
         return False
-    pairs = zip((done.value, *done.gradients), (again.value, *again.gradients), strict=True)
-    for one, other in pairs:
-        if one is None or other is None:
-            if one is not other:
-                return False
-            continue
-        room = ROUNDING[one.dtype] * max(1e-30, float(one.norm()))
-        if not float((one - other).norm()) <= room:
-            return False
-    return True
+    pairs = list(zip((done.value, *done.gradients), (again.value, *again.gradients), strict=True))
+    if any((one is None) is not (other is None) for one, other in pairs):
+        return False
+    there = [(one, other) for one, other in pairs if one is not None and other is not None]
+    largest = max(float(one.norm()) for one, _ in there)
+    return all(float((one - other).norm()) <= ROUNDING[one.dtype] * largest for one, other in there)
