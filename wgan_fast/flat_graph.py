@@ -100,11 +100,13 @@ def trace(
     state: Sequence[Tensor],
     arguments: Sequence[Tensor],
     inside: AbstractContextManager[Any] | None = None,
+    to_the_bit: bool = False,
 ) -> FlatGraph:
     """Run ``function(*arguments)`` once, in the context ``inside``, and keep what it dispatched.
 
     ``state`` names the tensors that the function reads or writes besides: they become inputs, so
-    that a number read from them (``.item()``) is noticed and not written into the graph.
+    that a number read from them (``.item()``) is noticed and not written into the graph. Unless
+    results have to be the function's own ``to_the_bit``, sums and products are joined.
 
     Raises:
         TraceError: the function reads a number out of a tensor, as a Python branch on a loss does.
@@ -130,6 +132,8 @@ def trace(
     module.graph.set_codegen(CodeGen())
     found = _constants_as_inputs(module, names)
     simplify(module.graph)
+    if not to_the_bit:
+        join_products(module.graph)
     module.recompile()
     return FlatGraph(module, [*state, *found])
 
@@ -169,7 +173,7 @@ def _constants_as_inputs(module: GraphModule, names: int) -> list[Tensor]:
 
 
 def simplify(graph: Graph) -> None:
-    """Take out what does nothing or was done before, and join what one kernel can do."""
+    """Take out what does nothing or was done before."""
     views: dict[Any, Node] = {}
     for node in list(graph.nodes):
         if node.op != "call_function":
@@ -182,6 +186,11 @@ def simplify(graph: Graph) -> None:
         if same is not None and same is not node:
             node.replace_all_uses_with(same)
             graph.erase_node(node)
+    graph.eliminate_dead_code()
+
+
+def join_products(graph: Graph) -> None:
+    """Let one kernel multiply matrices and add what is added to their product."""
     for node in list(graph.nodes):
         if node.op == "call_function" and node.target is aten.add.Tensor:
             _add_to_product(graph, node)

@@ -417,6 +417,24 @@ def test_closures(counted):
     assert (counted.replayed, counted.missed) == (4, 1)
 
 
+@pytest.mark.parametrize("loss", [wgan_fast.gradient_penalty, wgan_fast.critic_loss])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_to_the_bit(loss, dtype, counted):
+    """A run that is resumed counts its calls anew, and must go on as it would have gone on."""
+    critic = nn.Sequential(
+        nn.Linear(3, 40), nn.LeakyReLU(0.2), nn.LayerNorm(40), nn.Linear(40, 40), nn.SiLU(),
+        nn.Linear(40, 1),
+    ).to(dtype)  # fmt: skip
+    data, alpha = torch.randn(2, 8, 3, dtype=dtype), torch.rand(8, dtype=dtype)
+    value = loss(critic, *data, alpha=alpha)
+    usual = [value.detach(), *gradients(value, critic)]
+    for _ in range(3):
+        value = loss(critic, *data, alpha=alpha)
+        for one, other in zip([value.detach(), *gradients(value, critic)], usual, strict=True):
+            assert (one is None and other is None) or torch.equal(one, other)
+    assert counted.replayed == 4
+
+
 def test_packs_and_parts_of_outputs(counted):
     packed = Packed(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.0), nn.Linear(8, 1)).double()
     both = Both().double()

@@ -165,7 +165,7 @@ def _traced(
         return [traced.value, *traced.means, *traced.rows, *traced.gradients]
 
     with torch.no_grad():
-        graph = trace(flat, way.outside, arguments)
+        graph = trace(flat, way.outside, arguments, to_the_bit=True)
     (traced,) = outcomes
     return None if traced.half or digest != traced.digest else _Replayed(way, graph, traced)
 
