@@ -353,6 +353,40 @@ def test_a_critic_that_counts_its_calls(counted):
     assert counted.replayed == 0
 
 
+class Replacing(nn.Module):
+    """Keeps the mean of what it saw, as a new tensor each time."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 1)
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, x):
+        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
+        return self.layer(x - self.mean).square()
+
+
+@pytest.mark.parametrize("loss", [wgan_fast.gradient_penalty, wgan_fast.critic_loss])
+@pytest.mark.parametrize("layer", [
+    lambda: nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)),
+    lambda: nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(3, 8)), nn.Tanh(),
+                          nn.Linear(8, 1)),
+    Replacing,
+])  # fmt: skip
+def test_state_is_changed_as_often_as_without(layer, loss, counted, monkeypatch):
+    critic = layer().double()
+    twin = copy.deepcopy(critic)
+    for _ in range(4):
+        data, alpha = torch.randn(2, *SHAPE, dtype=torch.float64), torch.rand(6)
+        loss(critic, *data, alpha=alpha).backward()
+        with monkeypatch.context() as patch:
+            patch.setattr(replays, "CALLS_BEFORE", 1000)
+            loss(twin, *data, alpha=alpha).backward()
+        for got, wanted in zip(critic.buffers(), twin.buffers(), strict=True):
+            torch.testing.assert_close(got, wanted)
+    assert counted.replayed == 0
+
+
 def test_tensors_without_strides(counted):
     class Graph(nn.Module):
         def __init__(self):

@@ -20,7 +20,7 @@ class Computed(NamedTuple):
     half: bool = False
     """Whether float16 was among the values that led to the gradients."""
     digest: int | None = None
-    """Of the critic's recording, where it was one."""
+    """Of the critic's recording, where it was one and no state was changed."""
 
 
 def slices(samples: int, chunk_size: int | None) -> Iterator[slice]:

@@ -193,8 +193,8 @@ def _gradient_penalty(
     parameter_gradients(recording, direction, deltas, bars)
     leaves = [leaf for _, leaf in recording.leaves]
     gradients = leaf_gradients(recording, bars, scale)
-    rows = norms, penalties
-    return Computed(penalties.mean(), leaves, gradients, (), rows, recording.half, recording.digest)
+    rows, digest = (norms, penalties), None if recording.stateful else recording.digest
+    return Computed(penalties.mean(), leaves, gradients, (), rows, recording.half, digest)
 
 
 def critic_loss(

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from wgan_fast.double_backward.choice import every_module, plain_facts
 from wgan_fast.double_backward.errors import CrossSample, Unsupported
+from wgan_fast.double_backward.independence import State
 from wgan_fast.double_backward.record import record_by, seen_by
 from wgan_fast.double_backward.recorder import Recorder, tensors_in
 from wgan_fast.double_backward.recording import Recording
@@ -147,10 +148,11 @@ def _reach(tensor: Tensor) -> int:
 def noted(critic: Critic, x: Tensor, rows_apart: bool) -> tuple[Way, int] | None:
     """The way that Python takes through the critic on ``x``, and its recording's digest.
 
-    None where a call cannot be told by its ops alone: it reads numbers, or changes its own state.
+    None where a call cannot be told by its ops alone: it reads numbers, or changes its own state,
+    which is then as it was before.
     """
     noting = _Noting(rule_of, x.shape[0] if rows_apart else 0)
-    facts = plain_facts(critic)
+    facts, state = plain_facts(critic), State(critic)
     called_with: list[Tensor] = []
 
     def called(given: Tensor) -> Any:
@@ -160,8 +162,12 @@ def noted(critic: Critic, x: Tensor, rows_apart: bool) -> tuple[Way, int] | None
     try:
         recording = record_by(called, x, noting)
     except (CrossSample, Unsupported):
+        state.put_back()
         return None
-    if noting.refused or recording.stateful or plain_facts(critic) != facts:
+    changed = recording.stateful or state.replaced() or plain_facts(critic) != facts
+    if noting.refused or changed:
+        noting.roll_back()
+        state.put_back()
         return None
     found = Way(noting.steps, called_with[0], recording.scores), recording.digest
     made = [ref(t) for step in noting.steps for t in tensors_in(_listed(step.result))]
