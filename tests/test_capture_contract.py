@@ -36,11 +36,17 @@ def networks(images=False):
     return MLPGenerator(LATENT, 2, 8), MLPCritic(2, 8)
 
 
-def loop_over(kind, generator, critic, objective="wgan-gp", **options):
+def usual_optimizer(module, objective):
+    if objective == "wgan":
+        return torch.optim.RMSprop(module.parameters(), lr=1e-3)
+    return torch.optim.Adam(module.parameters(), lr=1e-3, betas=(0.0, 0.9), fused=True)
+
+
+def loop_over(
+    kind, generator, critic, objective="wgan-gp", optimizer_of=usual_optimizer, **options
+):
     def optimizer(module):
-        if objective == "wgan":
-            return torch.optim.RMSprop(module.parameters(), lr=1e-3)
-        return torch.optim.Adam(module.parameters(), lr=1e-3, betas=(0.0, 0.9), fused=True)
+        return optimizer_of(module, objective)
 
     return kind(
         generator, critic, optimizer(generator), optimizer(critic), latent_shape=LATENT,

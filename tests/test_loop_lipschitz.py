@@ -180,6 +180,11 @@ CRITICS = {
 }
 
 
+def descent(module, objective):
+    # RMSprop divides by a gradient's size: an orthogonal weight's is rounding in some places.
+    return torch.optim.SGD(module.parameters(), lr=0.1)
+
+
 @pytest.mark.parametrize("mode", ["captured", "recorded"])
 @pytest.mark.parametrize("name", CRITICS)
 def test_critics_that_need_no_clipping(name, mode):
@@ -191,8 +196,8 @@ def test_critics_that_need_no_clipping(name, mode):
     networks = generator, critic
     twins = copy.deepcopy(networks)
     kind = RecordedLoop if mode == "recorded" else CriticLoop
-    loop = loop_over(kind, *networks, "wgan", mode="captured", clip_value=None)
-    eager = loop_over(CriticLoop, *twins, "wgan", mode="eager", clip_value=None)
+    loop = loop_over(kind, *networks, "wgan", descent, mode="captured", clip_value=None)
+    eager = loop_over(CriticLoop, *twins, "wgan", descent, mode="eager", clip_value=None)
     for _ in range(WARM_UP_CALLS + 4):
         reals = samples()
         for got, wanted in zip(loop(reals), eager(reals), strict=True):
