@@ -113,17 +113,22 @@ def own_movement(critic, shape) -> float:
     return error(same_start(critic, work), same_start(critic, unmoved))
 
 
-def random_errors(seed: int) -> tuple[float, str]:
-    """The error of one random critic, and which critic it was."""
-    torch.manual_seed(seed)
-    critic, shape = random_critic(seed)
-    critic = critic.double()
+def well_posed_error(critic, shape) -> float:
+    """:func:`penalty_error`, of samples where the reference's own rounding is no larger."""
     start = torch.get_rng_state()
     distance = penalty_error(critic, shape)
     if distance >= 1e-10:
         torch.set_rng_state(start)
         if own_movement(critic, shape) >= distance / 100:
-            raise IllConditioned(f"seed {seed}")
+            raise IllConditioned
+    return distance
+
+
+def random_errors(seed: int) -> tuple[float, str]:
+    """The error of one random critic, and which critic it was."""
+    torch.manual_seed(seed)
+    critic, shape = random_critic(seed)
+    distance = well_posed_error(critic.double(), shape)
     return distance, f"seed {seed}, input {shape}: {critic}"
 
 

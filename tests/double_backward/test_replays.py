@@ -16,7 +16,15 @@ from torch import nn
 import wgan_fast
 from tests.conftest import SEED
 from tests.double_backward.critics import CRITICS, random_critic
-from tests.double_backward.oracle import ReferenceFails, error, gradients, loss_error, penalty_error
+from tests.double_backward.oracle import (
+    IllConditioned,
+    ReferenceFails,
+    error,
+    gradients,
+    loss_error,
+    penalty_error,
+    well_posed_error,
+)
 from wgan_fast.double_backward import replays
 from wgan_fast.double_backward.replays import CALLS_BEFORE
 
@@ -91,8 +99,8 @@ def test_most_critics_are_replayed(counted):
         before = counted.replayed
         try:
             for _ in range(2):
-                assert penalty_error(critic, shape) < 1e-9, (seed, critic)
-        except ReferenceFails:
+                assert well_posed_error(critic, shape) < 1e-10, (seed, critic)
+        except (IllConditioned, ReferenceFails):
             continue
         with_graph += counted.replayed > before
     assert with_graph >= 8  # those that write their own statistics are not
