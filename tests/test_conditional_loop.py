@@ -229,7 +229,8 @@ def test_graphs_are_of_shapes_alone():
     loop, _ = pair(mode="captured")
     for _ in range(4):
         loop(images(), conditions(N_CRITIC, B), conditions(B))
-    steps = loop._steps.critic[True], loop._steps.generator, loop._steps.sample
+    (made,) = loop._steps.values()
+    steps = made.critic[True], made.generator, made.sample
     assert [len(step._graphs) for step in steps] == [1, 1, 1]
     loop(images(3), conditions(N_CRITIC, 3))
     labels, attributes = conditions(N_CRITIC, B)

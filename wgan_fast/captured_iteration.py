@@ -1,10 +1,12 @@
-"""One captured training iteration and the memory that it reads."""
+"""Captured training iterations, each with the memory that it reads."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from wgan_fast.cuda_graph import WARM_UP_CALLS, Graph, StaticInput
+from wgan_fast.signature import Signature
 
 
 class CapturedIteration:
@@ -44,3 +46,29 @@ class CapturedIteration:
             self.capturing = False
         self._graph.replay()
         return self._seen.clone()
+
+
+class CapturedIterations:
+    """Those of one loop over ``modules``: one for each set of facts that is written into them."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._modules = modules
+        self._signature = Signature(modules)
+        self._programs: dict[Any, CapturedIteration] = {}
+
+    def of(
+        self,
+        facts: tuple[Any, ...],
+        tensors: Sequence[Tensor],
+        make: Callable[[], CapturedIteration],
+        kept: int,
+    ) -> CapturedIteration:
+        """The one for ``tensors`` and ``facts``, made if it is not there; ``kept`` at most stay."""
+        key = (*self._signature.now(tensors), *facts)
+        if key not in self._programs:
+            self._signature = Signature(self._modules)  # a part may have been replaced since
+            key = (*self._signature.now(tensors), *facts)
+            if len(self._programs) >= kept:
+                self._programs.pop(next(iter(self._programs)))
+            self._programs[key] = make()
+        return self._programs[key]

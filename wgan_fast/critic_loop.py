@@ -1,7 +1,8 @@
 """``CriticLoop``: a whole training iteration of a WGAN as one object."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,8 +11,8 @@ from torch.optim import Optimizer
 
 from wgan_fast.adaptive_weight import AdaptiveWeight, with_adaptive
 from wgan_fast.arguments import check_choice, check_number
-from wgan_fast.captured_iteration import CapturedIteration
-from wgan_fast.critic_shapes import check_pac
+from wgan_fast.captured_iteration import CapturedIteration, CapturedIterations
+from wgan_fast.critic_shapes import INPUTS
 from wgan_fast.cuda_graph import CUDAGraph, Graph
 from wgan_fast.frozen_function import MODES, Function
 from wgan_fast.loop_arguments import (
@@ -19,6 +20,7 @@ from wgan_fast.loop_arguments import (
     check_count,
     check_module,
     check_optimizer,
+    check_penalised,
     check_penalty_of,
     check_reals,
     check_shape,
@@ -27,16 +29,17 @@ from wgan_fast.loop_clipping import CLIP_VALUE, bound_of, check_clip_value, clip
 from wgan_fast.loop_inputs import LoopInputs, loop_inputs
 from wgan_fast.loop_penalty import LoopPenalty
 from wgan_fast.loop_stats import LoopStats, stats_of
-from wgan_fast.loop_steps import loop_steps
+from wgan_fast.loop_steps import LoopSteps, loop_steps
+from wgan_fast.loop_updates import hyperparameters, update
 from wgan_fast.penalties import Penalty
 from wgan_fast.routes import BACKENDS
-from wgan_fast.signature import Signature
 from wgan_fast.steps import trained
 
 logger = logging.getLogger("wgan_fast")
 
 OBJECTIVES = ("wgan-gp", "wgan", "dcgan")
-_KEPT = 4
+# Captured iterations, and kinds of inputs.
+_KEPT, _KINDS = 4, 8
 
 
 class CriticLoop:
@@ -56,9 +59,11 @@ class CriticLoop:
     it as if it had not stopped.
 
     Args:
-        generator: from z ``(B, *latent_shape)`` to samples; with conditions, where a call has any.
+        generator: from z ``(B, *latent_shape)`` to samples, in the structure of the real ones; with
+            conditions, where a call has any.
         critic: from samples, with the same conditions, to one score or one map of scores each; or
-            as ``select`` and ``pac`` say. A module.
+            as ``select`` and ``pac`` say. A module. Samples of several tensors come to it as they
+            are given, as one tuple, list or dict.
         generator_optimizer: over the generator's parameters. ``torch.optim.Adam(..., fused=True)``
             is the fast one; on a GPU ``capturable=True`` as well.
         critic_optimizer: over the critic's; for ``"wgan"`` best :class:`wgan_fast.optim.RMSprop`
@@ -94,6 +99,8 @@ class CriticLoop:
             are added up in both modules' steps.
         pac: samples to a pack, of which the critic makes one score: B samples in, B/pac scores
             out, in both modules' steps.
+        inputs: for samples of several tensors, ``"joint"``: one norm over all their gradients, or
+            ``"separate"``: a penalty for each one's gradient, added up.
 
     Raises:
         TypeError, ValueError: an argument is not as described; a parameter has hooks, which a
@@ -122,6 +129,7 @@ class CriticLoop:
         backend: str = "auto",
         select: Any = None,
         pac: int = 1,
+        inputs: str = "joint",
     ) -> None:
         self.generator, self.critic = (
             check_module("generator", generator),
@@ -148,14 +156,16 @@ class CriticLoop:
             )
 
         self._pac = check_count("pac", pac)
+        self._separate = check_choice("inputs", inputs, INPUTS) == "separate"
         if regulariser is not None:
             check_callable("regulariser", regulariser)
-        self._steps = loop_steps(
-            generator, critic, self._penalty, saturating=objective != "dcgan", drift=drift,
-            regulariser=regulariser, mode=mode, backend=backend, select=select, pac=pac,
+        self._steps_for = partial(
+            loop_steps, generator, critic, self._penalty, saturating=objective != "dcgan",
+            drift=drift, regulariser=regulariser, mode=mode, backend=backend, select=select,
+            separate=self._separate,
         )  # fmt: skip
-        self._signature = Signature([generator, critic])
-        self._programs: dict[Any, CapturedIteration] = {}
+        self._steps: dict[Any, LoopSteps] = {}
+        self._captured = CapturedIterations([generator, critic])
         self._may_capture = mode != "eager"
 
     @property
@@ -188,31 +198,38 @@ class CriticLoop:
         """
         self._penalty.load_state_dict(state)
 
-    def __call__(self, reals: Tensor, cond: Any = None, generator_cond: Any = None) -> LoopStats:
+    def __call__(
+        self, reals: Any, cond: Any = None, generator_cond: Any = None, *, mask: Any = None
+    ) -> LoopStats:
         """One iteration on ``reals``, ``(n_critic, B, ...)``, a real batch for each critic step.
 
         Args:
-            reals: the real samples.
+            reals: the real samples; or a tuple, list or dict of tensors of one dtype, each
+                ``(n_critic, B, ...)``.
             cond: for a conditional pair ``generator(z, *cond)`` and ``critic(x, *cond)``: what they
                 are called with besides, such as the labels of ``reals``; a tensor of shape
                 ``(n_critic, B, ...)`` and any dtype, or a tuple of them. Fakes are made for the
                 same conditions as the real samples that they stand against.
             generator_cond: the conditions of the fakes in the generator's own step, ``(B, ...)``
                 each; those of the last critic step if left out.
+            mask: what the penalty's gradient is multiplied by before its norm is taken, numbers or
+                bools; broadcasts to ``reals``, ``(n_critic, B, 1, H, W)`` say, or ``(1, 1, H, W)``
+                for all samples of all steps. One for each tensor, where there are several.
 
         Raises:
             TypeError, ValueError: a tensor is not as described, on another device than the
                 modules' parameters, or a condition that requires gradients; B is no multiple of
-                ``pac``.
+                ``pac``; there is a mask or ``inputs="separate"`` and no penalty; the generator's
+                samples are not like the real ones.
         """
         check_reals(reals, self.n_critic, self.critic)
-        check_pac(self._pac, reals.shape[1])
-        inputs = loop_inputs(reals, cond, generator_cond)
+        check_penalised(self._penalty.form, mask, self._separate, reals)
+        inputs = loop_inputs(reals, cond, generator_cond, mask, self._pac)
         due = self._penalty.due(self.n_critic)
-        if self._may_capture and self._can_capture(reals.device):
+        if self._may_capture and self._can_capture(inputs.reals.device):
             seen = self._replayed(inputs, due)
         else:
-            seen = self._iterate(inputs, self._penalty.current(reals), due)
+            seen = self._iterate(inputs, self._penalty.current(inputs.reals), due)
         self._penalty.advance(self.n_critic)
         return stats_of(seen, due, self.objective)
 
@@ -223,19 +240,14 @@ class CriticLoop:
 
         ``constant`` is λ if it is not adaptive; ``due`` says which steps are penalised.
         """
-        reals, cond, generator_cond = inputs
-        z = self._draw(reals, torch.randn, (self.n_critic, reals.shape[1], *self.latent_shape))
+        reals, steps = inputs.reals, self._steps_of(inputs)
+        z = self._draw(reals, torch.randn, (self.n_critic, inputs.batch, *self.latent_shape))
         noise = None
         if self._penalty.takes_noise:
             noise = self._draw(reals, torch.rand, tuple(reals.shape))
-        alpha = self._draw(reals, torch.rand, (self.n_critic, reals.shape[1] // self._pac))
-        (fakes,) = self._steps.sample(z, *cond)
+        alpha = self._draw(reals, torch.rand, tuple(reals.shape[:2]))
+        (fakes,) = steps.sample(z, *inputs.cond)
         assert fakes is not None
-        if fakes.shape != reals.shape:
-            raise ValueError(
-                f"generator: expected samples shaped as the real ones, {tuple(reals.shape[2:])}, "
-                f"got {tuple(fakes.shape[2:])}"
-            )
         fakes = fakes.to(reals.dtype)  # autocast may have left them narrow
         total: Tensor | None = None
         critic_parameters = list(trained(self.critic).values())
@@ -245,32 +257,35 @@ class CriticLoop:
             weights.append(self._penalty.current(reals, constant))
             arguments = [reals[step], fakes[step]]
             if penalised:
-                drawn = None if noise is None else self._packed(noise[step]), alpha[step]
-                real = self._packed(reals[step])
-                arguments += self._penalty.arguments(real, *drawn, weights[-1])
-            arguments += [one[step] for one in cond]
+                drawn = None if noise is None else noise[step], alpha[step]
+                arguments += self._penalty.arguments(reals[step], *drawn, weights[-1])
+            arguments += inputs.of_step(step)
             if penalised not in take_step:
-                take_step[penalised] = self._steps.critic[penalised].prepared(*arguments)
+                take_step[penalised] = steps.critic[penalised].prepared(*arguments)
             seen, *gradients = take_step[penalised](*arguments)
             assert seen is not None
             if penalised:
                 self._penalty.measured(seen)
-            _update(self.critic_optimizer, critic_parameters, gradients)
+            update(self.critic_optimizer, critic_parameters, gradients)
             if self.objective == "wgan":
                 clip_(self.critic, self._clip_value, self.critic_optimizer)
             total = seen if total is None else total + seen
-        z = self._draw(reals, torch.randn, (reals.shape[1], *self.latent_shape))
-        loss, *gradients = self._steps.generator(z, *generator_cond)
+        z = self._draw(reals, torch.randn, (inputs.batch, *self.latent_shape))
+        loss, *gradients = steps.generator(z, *inputs.generator_cond)
         assert loss is not None
         assert total is not None
-        _update(self.generator_optimizer, trained(self.generator).values(), gradients)
+        update(self.generator_optimizer, trained(self.generator).values(), gradients)
         parts = [total / self.n_critic, loss.reshape(1)]
         if self._penalty.adaptive is not None:
             parts.append(torch.stack(weights).mean().reshape(1).to(total.dtype))
         return torch.cat(parts)
 
-    def _packed(self, samples: Tensor) -> Tensor:
-        return samples if self._pac == 1 else samples.unflatten(0, (-1, self._pac))
+    def _steps_of(self, inputs: LoopInputs) -> LoopSteps:
+        if inputs.kind not in self._steps:
+            if len(self._steps) >= _KINDS:
+                self._steps.pop(next(iter(self._steps)))
+            self._steps[inputs.kind] = self._steps_for(inputs.form, bool(inputs.mask))
+        return self._steps[inputs.kind]
 
     def _draw(self, like: Tensor, draw: Any, shape: tuple[int, ...]) -> Tensor:
         numbers: Tensor = draw(shape, generator=self.rng, device=like.device, dtype=like.dtype)
@@ -285,22 +300,17 @@ class CriticLoop:
         return CUDAGraph(device, [] if self.rng is None else [self.rng])
 
     def _replayed(self, inputs: LoopInputs, due: tuple[bool, ...]) -> Tensor:
-        reals = inputs.reals
-        key = self._facts(inputs, due)
-        program = self._programs.get(key)
-        if program is None:
-            self._signature = Signature([self.generator, self.critic])
-            key = self._facts(inputs, due)
-            if len(self._programs) >= _KEPT * self._penalty.patterns(self.n_critic):
-                self._programs.pop(next(iter(self._programs)))
-            program = CapturedIteration(
-                self._new_graph(reals.device), inputs.tensors, self._penalty.current(reals)
-            )
-            self._programs[key] = program
+        def weight() -> Tensor:
+            return self._penalty.current(inputs.reals)
+
+        def new() -> CapturedIteration:
+            return CapturedIteration(self._new_graph(inputs.reals.device), inputs.tensors, weight())
 
         def iterate(tensors: Sequence[Tensor], weight: Tensor) -> Tensor:
             return self._iterate(inputs.on(tensors), weight, due)
 
+        kept = _KEPT * self._penalty.patterns(self.n_critic)
+        program = self._captured.of(self._facts(inputs, due), inputs.tensors, new, kept)
         try:
             return program(iterate, inputs.tensors, self._penalty.constant())
         except RuntimeError as error:
@@ -308,26 +318,10 @@ class CriticLoop:
                 raise
             logger.warning("not captured in a CUDA graph, runs eagerly: %s", error)
             self._may_capture = False
-            return self._iterate(inputs, self._penalty.current(reals), due)
+            return self._iterate(inputs, weight(), due)
 
     def _facts(self, inputs: LoopInputs, due: tuple[bool, ...]) -> tuple[Any, ...]:
         """What is written into a captured iteration: other facts, another capture."""
-        hyperparameters = [
-            value if not isinstance(value, Tensor) else id(value)
-            for optimizer in (self.critic_optimizer, self.generator_optimizer)
-            for group in optimizer.param_groups
-            for name, value in group.items()
-            if name != "params"
-        ]
-        facts = *hyperparameters, self.clip_value, self.n_critic, due, *self._penalty.facts()
-        return (*self._signature.now(inputs.tensors), len(inputs.cond), *facts)
-
-
-def _update(
-    optimizer: Optimizer, parameters: Iterable[nn.Parameter], gradients: Sequence[Tensor | None]
-) -> None:
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-    optimizer.step()
-    # Autocast keeps narrow copies of weights until its context ends; the whole loop may lie in one.
-    torch.clear_autocast_cache()
+        of_steps = hyperparameters(self.critic_optimizer, self.generator_optimizer)
+        of_loop = self.clip_value, self.n_critic, due, *self._penalty.facts()
+        return (*inputs.kind, len(inputs.cond), *of_steps, *of_loop)

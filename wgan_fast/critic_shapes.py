@@ -106,6 +106,35 @@ def _call(
     )
 
 
+def packed_call(
+    critic: Any,
+    packed: Tensor,
+    form: Form,
+    *,
+    cond: tuple[Tensor, ...],
+    select: Any,
+    mask: Tensor | None,
+    separate: bool,
+) -> Any:
+    """The call of a critic on samples that are ``packed`` in a form, all of it checked already.
+
+    The critic itself, where there is nothing to put together.
+    """
+    if form.single and form.pac == 1 and not cond and select is None and mask is None:
+        return critic
+    return CriticCall(
+        critic=critic,
+        form=form,
+        cond=cond,
+        cond_kwargs={},
+        fixed={},
+        select=select,
+        mask=mask,
+        separate=separate,
+        samples=packed.shape[0] * form.pac,
+    )
+
+
 def check_pac(pac: Any, batch: int) -> int:
     """A number of samples that divides the batch's."""
     if not isinstance(pac, int) or isinstance(pac, bool):

@@ -4,10 +4,11 @@ from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from wgan_fast.arguments import check_samples, describe
 from wgan_fast.penalties import Penalty, check_penalty
-from wgan_fast.sample_forms import is_several
+from wgan_fast.sample_forms import check_several, is_several
 from wgan_fast.steps import trained
 
 
@@ -73,20 +74,40 @@ def check_penalty_of(objective: str, penalty: Any) -> Penalty | None:
 
 
 def check_reals(reals: Any, n_critic: int, critic: nn.Module) -> None:
-    """A real batch for each critic step, where the critic is."""
+    """A real batch for each critic step, of one or several tensors, where the critic is."""
     if is_several(reals):
-        raise TypeError(
-            f"reals: expected one tensor of shape (n_critic, B, ...), got {describe(reals)}; "
-            "torch.stack batches; samples of several tensors are for critic_loss and freeze"
-        )
-    check_samples("reals", reals)
-    if reals.dim() < 3 or reals.shape[0] != n_critic:
-        raise ValueError(
-            f"reals: expected shape (n_critic, B, ...) with n_critic = {n_critic}, got "
-            f"{tuple(reals.shape)}; torch.stack the batches of an iteration"
-        )
+        check_several("reals", reals)
+    else:
+        check_samples("reals", reals)
     there = next(iter(trained(critic).values())).device
-    if reals.device != there:
+    found, _ = tree_flatten_with_path(reals)
+    batch = found[0][1].shape[1]
+    for path, one in found:
+        name = f"reals{keystr(path)}"
+        if one.dim() < 3 or one.shape[0] != n_critic:
+            raise ValueError(
+                f"{name}: expected shape (n_critic, B, ...) with n_critic = {n_critic}, got "
+                f"{tuple(one.shape)}; torch.stack the batches of an iteration"
+            )
+        if one.shape[1] != batch:
+            raise ValueError(
+                f"{name}: expected as many samples as in reals{keystr(found[0][0])}, {batch}, got "
+                f"{tuple(one.shape)}"
+            )
+        if one.device != there:
+            raise ValueError(
+                f"{name}: expected them on the critic's device, {there}, got {describe(one)}"
+            )
+
+
+def check_penalised(penalty: Penalty | None, mask: Any, separate: bool, reals: Any) -> None:
+    """What a gradient is looked at with, in a loop that looks at one."""
+    if separate and not is_several(reals):
         raise ValueError(
-            f"reals: expected them on the critic's device, {there}, got {describe(reals)}"
+            'inputs: expected reals of several tensors, a tuple, list or dict, for "separate", got '
+            f"{describe(reals)}"
         )
+    if penalty is None and (separate or mask is not None):
+        name = "inputs" if separate else "mask"
+        wanted, got = ('"joint"', '"separate"') if separate else ("None", describe(mask))
+        raise ValueError(f"{name}: expected {wanted} where there is no penalty, got {got}")

@@ -8,23 +8,24 @@ from torch import Tensor, nn
 from wgan_fast.critic_objective import loss_settings
 from wgan_fast.frozen_function import FrozenFunction
 from wgan_fast.loop_penalty import LoopPenalty
+from wgan_fast.sample_forms import Form
 from wgan_fast.steps import (
+    calling,
     generator_step,
     penalised_critic_step,
     plain_critic_step,
     regularised,
     sampling,
     trained,
-    with_conditions,
 )
 
 
 class LoopSteps(NamedTuple):
-    """What an iteration calls; conditions come last in each one's arguments."""
+    """What an iteration calls; what comes with a batch is last in each one's arguments."""
 
     critic: dict[bool, FrozenFunction]
-    """``step(real, fake, *cond)`` without a penalty, ``step(real, fake, drawn, λ, *cond)`` with
-    one: those of the two that the loop has at all."""
+    """``step(real, fake, *more)`` without a penalty, ``step(real, fake, drawn, λ, *more)`` with
+    one: those of the two that the loop has at all. More are conditions, and a mask."""
     generator: FrozenFunction
     """``step(z, *cond)``"""
     sample: FrozenFunction
@@ -35,6 +36,8 @@ def loop_steps(
     generator: nn.Module,
     critic: nn.Module,
     penalty: LoopPenalty,
+    form: Form,
+    masked: bool,
     *,
     saturating: bool,
     drift: float,
@@ -42,10 +45,13 @@ def loop_steps(
     mode: str,
     backend: str,
     select: Any,
-    pac: int,
+    separate: bool,
 ) -> LoopSteps:
-    """The steps for a loop's settings, which are checked already; not ``saturating`` is DCGAN's."""
-    called = with_conditions(critic, select, pac)
+    """The steps for a loop's settings, which are checked already; not ``saturating`` is DCGAN's.
+
+    They are for samples in one ``form``, ``masked`` or not.
+    """
+    called = calling(critic, form, select, separate, masked)
     of_critic: dict[bool, FrozenFunction] = {}
     for penalised in penalty.kinds_of_step():
         step = plain_critic_step(critic, saturating, drift, called)
@@ -63,10 +69,10 @@ def loop_steps(
             "eager" if penalised and backend == "first_order" else mode,
         )
     of_generator = FrozenFunction(
-        generator_step(generator, critic, saturating, select, pac),
+        generator_step(generator, critic, saturating, select, form.pac),
         [generator, critic],
         lambda: ["the generator's loss", *trained(generator)],
         mode,
     )
-    sample = FrozenFunction(sampling(generator), [generator], lambda: ["the fakes"], mode)
+    sample = FrozenFunction(sampling(generator, form), [generator], lambda: ["the fakes"], mode)
     return LoopSteps(of_critic, of_generator, sample)

@@ -39,13 +39,18 @@ class Form:
         """Equal for forms that treat samples alike."""
         return self.pac, self._shapes, str(self._tree)
 
-    def packed(self, samples: Any) -> Tensor:
-        """The one tensor, differentiable in the samples."""
+    def packed(self, samples: Any, steps: int = 0) -> Tensor:
+        """The one tensor, differentiable in the samples.
+
+        ``(steps, B, ...)`` becomes ``(steps, B/pac, ...)``, where there are any ``steps``.
+        """
+        axis = 1 if steps else 0
         if self.single:
             whole: Tensor = samples
-            return whole if self.pac == 1 else whole.unflatten(0, (-1, self.pac))
-        packs = self.batch // self.pac
-        return torch.cat([leaf.reshape(packs, -1) for leaf in tree_leaves(samples)], 1)
+            return whole if self.pac == 1 else whole.unflatten(axis, (-1, self.pac))
+        leaves = tree_leaves(samples)
+        leading = (*leaves[0].shape[:axis], leaves[0].shape[axis] // self.pac)
+        return torch.cat([leaf.reshape(*leading, -1) for leaf in leaves], -1)
 
     def restored(self, packed: Tensor) -> Any:
         """The samples again, however many rows there are."""
@@ -56,8 +61,9 @@ class Form:
         shaped = zip(parts, self._shapes, strict=True)
         return tree_unflatten([part.reshape(samples, *shape) for part, shape in shaped], self._tree)
 
-    def packed_mask(self, mask: Any) -> Tensor:
+    def packed_mask(self, mask: Any, steps: int = 0) -> Tensor:
         """A mask, or one for each tensor, at the shape of the one tensor; checked."""
+        leading = (steps, self.batch) if steps else (self.batch,)
         masks, tree = tree_flatten(mask)
         if tree != self._tree:
             raise ValueError(
@@ -73,13 +79,33 @@ class Form:
                     f"mask: expected the device of the samples, {self.device}, got {one.device}"
                 )
             try:
-                spread.append(one.detach().expand(self.batch, *shape))
+                spread.append(one.detach().expand(*leading, *shape))
             except RuntimeError as error:
                 raise ValueError(
                     f"mask: expected one that broadcasts to the samples' shape, "
-                    f"{(self.batch, *shape)}, got {describe(one)}"
+                    f"{(*leading, *shape)}, got {describe(one)}"
                 ) from error
-        return self.packed(tree_unflatten(spread, tree))
+        return self.packed(tree_unflatten(spread, tree), steps)
+
+    def check_made(self, name: str, samples: Any) -> None:
+        """Whether what ``name`` returned has this form, however many samples there are.
+
+        Raises:
+            TypeError, ValueError: it has another structure, or other shapes.
+        """
+        made, tree = tree_flatten(samples)
+        if tree != self._tree or not all(isinstance(one, Tensor) for one in made):
+            raise TypeError(
+                f"{name}: expected samples in the structure of the real ones, "
+                f"{'a tensor' if self.single else self._tree}, got {describe(samples)}"
+            )
+        shapes = [tuple(shape) for shape in self._shapes]
+        found = [tuple(one.shape[1:]) for one in made]
+        if found != shapes:
+            wanted, got = (shapes[0], found[0]) if self.single else (shapes, found)
+            raise ValueError(
+                f"{name}: expected samples shaped as the real ones, {wanted}, got {got}"
+            )
 
 
 def check_several(name: str, samples: Any) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from wgan_fast import autograd_route, routes
 from wgan_fast.arguments import describe
 from wgan_fast.critic_calls import objective_of
-from wgan_fast.critic_shapes import shaped, shaped_alone
+from wgan_fast.critic_shapes import packed_call, shaped_alone
 from wgan_fast.double_backward.apart import keeps_apart
 from wgan_fast.double_backward.choice import modules_of, unwrapped
 from wgan_fast.double_backward.explicit import gradients_of
@@ -22,6 +23,7 @@ from wgan_fast.double_backward.rules.base import plus
 from wgan_fast.flat_graph import TraceError, UncheckedOneHot
 from wgan_fast.objectives import nonsaturating, score_loss, wasserstein
 from wgan_fast.penalties import LossSettings
+from wgan_fast.sample_forms import Form
 
 Step = Callable[..., list[Tensor | None]]
 Called = Callable[[Tensor, Tensor, tuple[Tensor, ...]], tuple[Any, Tensor, Tensor]]
@@ -42,12 +44,16 @@ def trained(owner: Any) -> dict[str, nn.Parameter]:
     }
 
 
-def with_conditions(critic: Any, select: Any, pac: int) -> Called:
-    """A critic that takes conditions, one row of each per sample, where it is given any."""
+def calling(critic: Any, form: Form, select: Any, separate: bool, masked: bool) -> Called:
+    """A critic of samples in a form; what else a step is given are conditions, last the mask."""
     critic = unwrapped(critic)
 
-    def called(real: Tensor, fake: Tensor, cond: tuple[Tensor, ...]) -> tuple[Any, Tensor, Tensor]:
-        return shaped(critic, real, fake, cond=cond or None, select=select, pac=pac)[:3]
+    def called(real: Tensor, fake: Tensor, more: tuple[Tensor, ...]) -> tuple[Any, Tensor, Tensor]:
+        cond, mask = (more[:-1], more[-1]) if masked else (more, None)
+        call = packed_call(
+            critic, real, form, cond=cond, select=select, mask=mask, separate=separate
+        )
+        return call, real, fake
 
     return called
 
@@ -155,25 +161,36 @@ def generator_step(
     return step
 
 
-def sampling(generator: Any) -> Step:
+def sampling(generator: Any, form: Form) -> Step:
     """``step(z, *cond)``: [fakes] of z ``(n, B, ...)``, and of conditions of such shapes.
 
-    By one call of the generator where it may be.
+    By one call of the generator where it may be. The fakes, which have to be in the form of the
+    real samples, are packed as these are.
     """
     generator = unwrapped(generator)
+
+    def checked(fakes: Any) -> Any:
+        form.check_made("generator", fakes)
+        return fakes
+
+    def side_by_side(fakes: Any) -> Tensor:
+        return Form(checked(fakes), 1).packed(fakes)
 
     def step(z: Tensor, *cond: Tensor) -> list[Tensor | None]:
         with torch.no_grad():
             # What is asked is not of the conditions' numbers: each part may have the first one's.
             first = tuple(one[0] for one in cond)
-            call, _ = shaped_alone(generator, z[0], "z", cond=first or None)
+            select = None if form.single else side_by_side
+            call, _ = shaped_alone(generator, z[0], "z", cond=first or None, select=select)
             with UncheckedOneHot():  # which would read the labels, and what is read is not proven
                 apart = len(z) > 1 and keeps_apart(call, z.unbind())
             if apart:
-                fakes = generator(z.flatten(0, 1), *(one.flatten(0, 1) for one in cond))
-                return [fakes.unflatten(0, z.shape[:2])]
-            parts = zip(z, *cond, strict=True)
-            return [torch.stack([generator(*part) for part in parts])]
+                fakes = checked(generator(z.flatten(0, 1), *(one.flatten(0, 1) for one in cond)))
+                fakes = tree_map(lambda one: one.unflatten(0, z.shape[:2]), fakes)
+            else:
+                each = [checked(generator(*part)) for part in zip(z, *cond, strict=True)]
+                fakes = tree_map(lambda *parts: torch.stack(parts), *each)
+            return [form.packed(fakes, len(z))]
 
     return step
 
