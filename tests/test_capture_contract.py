@@ -124,6 +124,39 @@ def test_conditions_are_read_in_every_replay():
     assert_same(captured, eager)
 
 
+class OfPairs(torch.nn.Module):
+    """A generator of two tensors, or a critic of them, with attributes."""
+
+    def __init__(self, module, makes):
+        super().__init__()
+        self.module, self.makes = module, makes
+
+    def forward(self, x, attributes):
+        if self.makes:
+            return self.module(x + attributes).split([1, 1], 1)
+        return self.module(torch.cat(x, 1) + attributes[:, :2])
+
+
+def test_masks_and_several_tensors_are_read_in_every_replay():
+    generator, critic = packed()
+    modules = OfPairs(generator, True).double(), OfPairs(critic, False).double()
+    twins, options = copy.deepcopy(modules), {"pac": 2, "inputs": "separate"}
+    captured = loop_over(RecordedLoop, *modules, mode="captured", **options)
+    eager = loop_over(CriticLoop, *twins, mode="eager", **options)
+    for _ in range(WARM_UP_CALLS + 10):
+        attributes = torch.randn(N_CRITIC + 1, BATCH, LATENT, dtype=torch.float64)
+        given = reals().split([1, 1], 2), attributes[1:], attributes[0]
+        mask = torch.rand(N_CRITIC, BATCH, 1), torch.rand(()) > 0.5
+        for got, expected in zip(
+            captured(*given, mask=mask), eager(*given, mask=mask), strict=True
+        ):
+            if expected is not None:
+                torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-11)
+    (graph,) = captured.graphs
+    assert graph.replays == 10
+    assert_same(captured, eager)
+
+
 def packed():
     """A generator, and a critic of two samples at a time."""
     critic = torch.nn.Sequential(torch.nn.Unflatten(0, (-1, 2)), MLPCritic(4, 8))

@@ -173,35 +173,6 @@ def test_without_conditions(kind, pac):
         assert_same(loop, textbook)
 
 
-class Small(nn.Module):
-    """One linear layer on a sample, or on z, with its label's row of a table."""
-
-    pac = 1
-
-    def __init__(self, width, out):
-        super().__init__()
-        self.table, self.layer = nn.Embedding(CLASSES, 2), nn.Linear(width + 2, out)
-
-    def forward(self, x, labels):
-        result = self.layer(torch.cat([x.flatten(1), self.table(labels)], 1)).relu()
-        return result.view(-1, 2, 2) if result.shape[1] == 4 else result
-
-
-def test_compiled():
-    modules = Small(LATENT, 4).double(), Small(4, 1).double()
-    textbook = Textbook(*copy.deepcopy(modules), torch.Generator().manual_seed(3))
-    loop = CriticLoop(
-        *modules, *map(sgd, modules), latent_shape=LATENT, n_critic=N_CRITIC, weight=WEIGHT,
-        rng=torch.Generator().manual_seed(3), mode="compiled",
-    )  # fmt: skip
-    for batch in (B, B, 3):
-        reals = torch.randn(N_CRITIC, batch, 2, 2, dtype=torch.float64)
-        cond, own = torch.randint(CLASSES, (N_CRITIC, batch)), torch.randint(CLASSES, (batch,))
-        loop(reals, cond, own)
-        textbook(reals, (cond,), (own,))
-    assert_same(loop, textbook)
-
-
 @pytest.mark.parametrize("mode", ["eager", "captured"])
 def test_cross_entropy_of_packs_and_scales(mode):
     loop, textbook = pair("scales", 2, mode=mode, objective="dcgan")
@@ -229,7 +200,7 @@ def test_graphs_are_of_shapes_alone():
     loop, _ = pair(mode="captured")
     for _ in range(4):
         loop(images(), conditions(N_CRITIC, B), conditions(B))
-    (made,) = loop._steps.values()
+    (made,) = loop._steps.made.values()
     steps = made.critic[True], made.generator, made.sample
     assert [len(step._graphs) for step in steps] == [1, 1, 1]
     loop(images(3), conditions(N_CRITIC, 3))

@@ -265,7 +265,7 @@ def test_arguments():
     with pytest.raises(ValueError, match=r"reals: expected shape \(n_critic, B, ...\)"):
         loop(points()[:2])
     with pytest.raises(TypeError, match="reals: "):
-        loop([points()])
+        loop(3)
     with pytest.raises(ValueError, match="generator: expected samples shaped as the real ones"):
         loop(torch.randn(N_CRITIC, BATCH, 3, dtype=torch.float64))
     with pytest.raises(ValueError, match="critic: expected parameters that require gradients"):

@@ -16,6 +16,7 @@ from wgan_fast.critic_shapes import INPUTS
 from wgan_fast.cuda_graph import CUDAGraph, Graph
 from wgan_fast.frozen_function import MODES, Function
 from wgan_fast.loop_arguments import (
+    check_backend,
     check_callable,
     check_count,
     check_module,
@@ -29,17 +30,15 @@ from wgan_fast.loop_clipping import CLIP_VALUE, bound_of, check_clip_value, clip
 from wgan_fast.loop_inputs import LoopInputs, loop_inputs
 from wgan_fast.loop_penalty import LoopPenalty
 from wgan_fast.loop_stats import LoopStats, stats_of
-from wgan_fast.loop_steps import LoopSteps, loop_steps
+from wgan_fast.loop_steps import StepsByKind, loop_steps
 from wgan_fast.loop_updates import hyperparameters, update
 from wgan_fast.penalties import Penalty
-from wgan_fast.routes import BACKENDS
 from wgan_fast.steps import trained
 
 logger = logging.getLogger("wgan_fast")
 
 OBJECTIVES = ("wgan-gp", "wgan", "dcgan")
-# Captured iterations, and kinds of inputs.
-_KEPT, _KINDS = 4, 8
+_KEPT = 4
 
 
 class CriticLoop:
@@ -149,22 +148,18 @@ class CriticLoop:
         self.clip_value = clip_value
         self.mode = check_choice("mode", mode, MODES)
         self.rng = rng
-        check_choice("backend", backend, BACKENDS)
-        if backend == "first_order" and mode in ("captured", "compiled"):
-            raise ValueError(
-                f'backend: "first_order" runs in mode="eager" alone, got mode={mode!r}'
-            )
-
+        check_backend(backend, mode)
         self._pac = check_count("pac", pac)
         self._separate = check_choice("inputs", inputs, INPUTS) == "separate"
         if regulariser is not None:
             check_callable("regulariser", regulariser)
-        self._steps_for = partial(
-            loop_steps, generator, critic, self._penalty, saturating=objective != "dcgan",
-            drift=drift, regulariser=regulariser, mode=mode, backend=backend, select=select,
-            separate=self._separate,
+        self._steps = StepsByKind(
+            partial(
+                loop_steps, generator, critic, self._penalty, saturating=objective != "dcgan",
+                drift=drift, regulariser=regulariser, mode=mode, backend=backend, select=select,
+                separate=self._separate,
+            )
         )  # fmt: skip
-        self._steps: dict[Any, LoopSteps] = {}
         self._captured = CapturedIterations([generator, critic])
         self._may_capture = mode != "eager"
 
@@ -240,7 +235,7 @@ class CriticLoop:
 
         ``constant`` is λ if it is not adaptive; ``due`` says which steps are penalised.
         """
-        reals, steps = inputs.reals, self._steps_of(inputs)
+        reals, steps = inputs.reals, self._steps.of(inputs)
         z = self._draw(reals, torch.randn, (self.n_critic, inputs.batch, *self.latent_shape))
         noise = None
         if self._penalty.takes_noise:
@@ -279,13 +274,6 @@ class CriticLoop:
         if self._penalty.adaptive is not None:
             parts.append(torch.stack(weights).mean().reshape(1).to(total.dtype))
         return torch.cat(parts)
-
-    def _steps_of(self, inputs: LoopInputs) -> LoopSteps:
-        if inputs.kind not in self._steps:
-            if len(self._steps) >= _KINDS:
-                self._steps.pop(next(iter(self._steps)))
-            self._steps[inputs.kind] = self._steps_for(inputs.form, bool(inputs.mask))
-        return self._steps[inputs.kind]
 
     def _draw(self, like: Tensor, draw: Any, shape: tuple[int, ...]) -> Tensor:
         numbers: Tensor = draw(shape, generator=self.rng, device=like.device, dtype=like.dtype)

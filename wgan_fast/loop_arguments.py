@@ -6,8 +6,9 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
-from wgan_fast.arguments import check_samples, describe
+from wgan_fast.arguments import check_choice, check_samples, describe
 from wgan_fast.penalties import Penalty, check_penalty
+from wgan_fast.routes import BACKENDS
 from wgan_fast.sample_forms import check_several, is_several
 from wgan_fast.steps import trained
 
@@ -61,6 +62,13 @@ def check_callable(name: str, function: Any) -> Any:
     if not callable(function):
         raise TypeError(f"{name}: expected a callable, got {describe(function)}")
     return function
+
+
+def check_backend(backend: Any, mode: str) -> None:
+    """A backend that runs in the mode."""
+    check_choice("backend", backend, BACKENDS)
+    if backend == "first_order" and mode in ("captured", "compiled"):
+        raise ValueError(f'backend: "first_order" runs in mode="eager" alone, got mode={mode!r}')
 
 
 def check_penalty_of(objective: str, penalty: Any) -> Penalty | None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from wgan_fast.critic_objective import loss_settings
 from wgan_fast.frozen_function import FrozenFunction
+from wgan_fast.loop_inputs import LoopInputs
 from wgan_fast.loop_penalty import LoopPenalty
 from wgan_fast.sample_forms import Form
 from wgan_fast.steps import (
@@ -18,6 +19,9 @@ from wgan_fast.steps import (
     sampling,
     trained,
 )
+
+# As many kinds as a frozen function has graphs.
+_KEPT = 8
 
 
 class LoopSteps(NamedTuple):
@@ -76,3 +80,23 @@ def loop_steps(
     )
     sample = FrozenFunction(sampling(generator, form), [generator], lambda: ["the fakes"], mode)
     return LoopSteps(of_critic, of_generator, sample)
+
+
+class StepsByKind:
+    """The steps of a loop for each kind of inputs: forms of samples, masked or not.
+
+    Args:
+        make: from a form, and whether there is a mask, to the steps.
+    """
+
+    def __init__(self, make: Callable[[Form, bool], LoopSteps]) -> None:
+        self._make = make
+        self.made: dict[Any, LoopSteps] = {}
+
+    def of(self, inputs: LoopInputs) -> LoopSteps:
+        """Those for such inputs."""
+        if inputs.kind not in self.made:
+            if len(self.made) >= _KEPT:
+                self.made.pop(next(iter(self.made)))
+            self.made[inputs.kind] = self._make(inputs.form, bool(inputs.mask))
+        return self.made[inputs.kind]

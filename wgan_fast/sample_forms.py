@@ -30,6 +30,7 @@ class Form:
         self.batch = leaves[0].shape[0]
         """B."""
         self.device = leaves[0].device
+        self._described = "a tensor" if self.single else describe(samples)
         self._shapes = tuple(leaf.shape[1:] for leaf in leaves)
         self.sizes = [pac * math.prod(shape) for shape in self._shapes]
         """How many numbers of a row belong to each tensor."""
@@ -97,7 +98,7 @@ class Form:
         if tree != self._tree or not all(isinstance(one, Tensor) for one in made):
             raise TypeError(
                 f"{name}: expected samples in the structure of the real ones, "
-                f"{'a tensor' if self.single else self._tree}, got {describe(samples)}"
+                f"{self._described}, got {describe(samples)}"
             )
         shapes = [tuple(shape) for shape in self._shapes]
         found = [tuple(one.shape[1:]) for one in made]
