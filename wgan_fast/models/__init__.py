@@ -7,11 +7,13 @@ penalty is a statement about each sample's own gradient, which BatchNorm mixes w
 
 from wgan_fast.models.dcgan import IMAGE_SIZES, DCGANCritic, DCGANGenerator
 from wgan_fast.models.groupsort import GroupSort
+from wgan_fast.models.holes import InpaintingCritic, InpaintingGenerator, with_hole
 from wgan_fast.models.labels import LabelledCritic, LabelledGenerator
 from wgan_fast.models.mlp import MLPCritic, MLPGenerator
 from wgan_fast.models.one_lipschitz import GroupSortConvCritic, GroupSortMLPCritic
 from wgan_fast.models.orthogonal import OrthogonalConv2d, Orthonormal, orthogonal_linear
 from wgan_fast.models.packs import PackedCritic
+from wgan_fast.models.pairs import PairCritic, PairGenerator
 from wgan_fast.models.patches import MultiScaleCritic, PatchCritic
 
 __all__ = [
@@ -21,6 +23,8 @@ __all__ = [
     "GroupSort",
     "GroupSortConvCritic",
     "GroupSortMLPCritic",
+    "InpaintingCritic",
+    "InpaintingGenerator",
     "LabelledCritic",
     "LabelledGenerator",
     "MLPCritic",
@@ -29,6 +33,9 @@ __all__ = [
     "OrthogonalConv2d",
     "Orthonormal",
     "PackedCritic",
+    "PairCritic",
+    "PairGenerator",
     "PatchCritic",
     "orthogonal_linear",
+    "with_hole",
 ]

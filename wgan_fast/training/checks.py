@@ -13,6 +13,7 @@ from wgan_fast.training.choices import (
     Data,
     Loop,
     Normalisation,
+    Pairs,
     Scores,
 )
 from wgan_fast.training.errors import ConfigError
@@ -42,10 +43,17 @@ def real_number(name: str, value: object) -> float:
 
 def require_choices(config: "TrainConfig") -> None:
     """Raises where a setting is none of its words."""
-    words = {"data": Data, "backend": Backend, "loop": Loop, "critic_scores": Scores}
+    words = {
+        "data": Data,
+        "backend": Backend,
+        "loop": Loop,
+        "critic_scores": Scores,
+        "pairs": Pairs,
+    }
     for name, literal in words.items():
         _require_choice(name, getattr(config, name), get_args(literal))
-    _require_choice("conditional", config.conditional, (True, False))
+    for name in ("conditional", "inpaint"):
+        _require_choice(name, getattr(config, name), (True, False))
     for name, literal in {"objective": Objective, "lipschitz": Lipschitz}.items():
         _require_choice(name, getattr(config, name), (*get_args(literal), None))
     _require_choice("image_size", config.image_size, (16, 28, 32, 64))
@@ -134,8 +142,26 @@ def require_sense(config: "TrainConfig") -> None:
 
 def _require_shape(config: "TrainConfig") -> None:
     """Whether there can be such a critic."""
-    if config.conditional and config.is_2d:
-        raise ConfigError(f"conditional: only data digits has labels; got data {config.data}")
+    taken = [name for name in ("conditional", "inpaint") if getattr(config, name)]
+    taken += ["pairs"] if config.pairs != "none" else []
+    if taken and config.is_2d:
+        what = "is an image" if taken[0] == "inpaint" else "has labels"
+        raise ConfigError(f"{taken[0]}: only data digits {what}; got data {config.data}")
+    if len(taken) > 1:
+        raise ConfigError(
+            f"{taken[1]}: does not go with {taken[0]}, which says otherwise what generator and "
+            "critic take; expected one of the two"
+        )
+    if config.pairs == "separate" and config.penalty is None:
+        raise ConfigError(
+            f"pairs: separate is of gradient penalties, which {config.lipschitz} is not; expected "
+            "joint"
+        )
+    if config.pairs != "none" and config.lipschitz == "groupsort":
+        raise ConfigError(
+            f"pairs: {config.pairs} does not go with lipschitz groupsort, whose critic is "
+            "1-Lipschitz in images alone; expected none"
+        )
     if config.critic_scores != "one" and config.is_2d:
         raise ConfigError(
             f"critic_scores: {config.critic_scores} goes with images, data digits; got data "

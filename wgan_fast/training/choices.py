@@ -4,6 +4,7 @@ from typing import Literal
 
 Data = Literal["digits", "gaussians-8", "gaussians-25", "swiss-roll"]
 Normalisation = Literal["none", "layer", "instance", "batch"]
+Pairs = Literal["none", "joint", "separate"]
 Scores = Literal["one", "patch", "multi-scale"]
 Backend = Literal["auto", "explicit", "autograd", "first_order"]
 Loop = Literal["auto", "captured", "compiled", "eager"]

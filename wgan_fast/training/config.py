@@ -20,7 +20,7 @@ from wgan_fast.training.checks import (
     require_ranges,
     require_sense,
 )
-from wgan_fast.training.choices import Backend, Data, Loop, Normalisation, Scores
+from wgan_fast.training.choices import Backend, Data, Loop, Normalisation, Pairs, Scores
 from wgan_fast.training.lipschitz import (
     WITHOUT_PENALTY,
     Lipschitz,
@@ -90,6 +90,12 @@ class TrainConfig:
     """c of weight clipping. Default: 0.01."""
     conditional: tyro.conf.FlagCreatePairsOff[bool] = False
     """Digits by their labels, which generator and critic take with z and with the images."""
+    inpaint: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The generator fills a random hole of a digit, a square of half its side, and the penalty's
+    gradient counts in the hole alone."""
+    pairs: Pairs = "none"
+    """joint, separate: a sample is a digit together with its label, a row of ten numbers; both are
+    generated, and the critic takes both. One gradient norm over the two, or a penalty for each."""
     pac: int = 1
     """Samples that the critic sees at a time and makes one score of (PacGAN). Divides the batch."""
     critic_scores: Scores = "one"
@@ -166,6 +172,11 @@ class TrainConfig:
     def takes_rmsprop(self) -> bool:
         """Whether the optimiser is WGAN's: with clipped weights, or without any method at all."""
         return self.objective == "wgan" and self.lipschitz in ("clip", "none")
+
+    @property
+    def inputs(self) -> str:
+        """How the gradients of a sample's tensors are measured."""
+        return "separate" if self.pairs == "separate" else "joint"
 
     @property
     def select(self) -> Any:

@@ -5,11 +5,14 @@ device. Everything is drawn on that device, and nothing but that generator decid
 """
 
 import math
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
+from wgan_fast.models import with_hole
+from wgan_fast.training.choices import CLASSES
 from wgan_fast.training.config import TrainConfig
 
 
@@ -130,21 +133,50 @@ def load_data(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> 
     return SwissRoll(device, dtype)
 
 
-def draw_real(
-    data: DataSet, config: TrainConfig, count: int, rng: torch.Generator
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """``count`` real samples and what a critic takes with them: their labels, or nothing."""
-    if not config.conditional:
-        return data(count, rng), ()
-    assert isinstance(data, Images)
+class Drawn(NamedTuple):
+    """Real samples, and what comes with them."""
+
+    real: Any
+    """A tensor, or a pair of them."""
+    cond: tuple[Tensor, ...] = ()
+    """What generator and critic take besides: labels, or images with their holes."""
+    mask: Tensor | None = None
+    """1 where the penalty's gradient counts; everywhere without one."""
+
+
+def draw_real(data: DataSet, config: TrainConfig, count: int, rng: torch.Generator) -> Drawn:
+    """``count`` real samples, as the config's critic takes them."""
+    if not isinstance(data, Images):
+        return Drawn(data(count, rng))
     images, labels = data.labelled(count, rng)
-    return images, (labels,)
+    if config.conditional:
+        return Drawn(images, (labels,))
+    if config.pairs != "none":
+        return Drawn((images, one_hot(labels, CLASSES).to(images.dtype)))
+    if config.inpaint:
+        hole = draw_holes(count, config.image_size, rng).to(images.dtype)
+        return Drawn(images, (with_hole(images, hole),), hole)
+    return Drawn(images)
 
 
-def draw_reals(
-    data: DataSet, config: TrainConfig, rng: torch.Generator
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The real batches of an iteration's critic steps and their conditions, (n_critic, B, ...)."""
+def draw_reals(data: DataSet, config: TrainConfig, rng: torch.Generator) -> Drawn:
+    """The same for all critic steps of an iteration, (n_critic, B, ...)."""
     drawn = [draw_real(data, config, config.batch_size, rng) for _ in range(config.n_critic)]
-    reals, conditions = zip(*drawn, strict=True)
-    return torch.stack(reals), tuple(map(torch.stack, zip(*conditions, strict=True)))
+    real, cond, masks = zip(*drawn, strict=True)
+    mask = torch.stack(masks) if config.inpaint else None
+    return Drawn(_stacked(real), tuple(map(torch.stack, zip(*cond, strict=True))), mask)
+
+
+def _stacked(samples: tuple[Any, ...]) -> Any:
+    if isinstance(samples[0], Tensor):
+        return torch.stack(samples)
+    return tuple(map(torch.stack, zip(*samples, strict=True)))
+
+
+def draw_holes(count: int, image_size: int, rng: torch.Generator) -> Tensor:
+    """1 in a square of half the image's side, anywhere in it, 0 elsewhere: (count, 1, S, S)."""
+    side, device = image_size // 2, rng.device
+    places = torch.randint(image_size - side + 1, (2, count, 1), generator=rng, device=device)
+    pixels = torch.arange(image_size, device=device)
+    rows, columns = ((pixels >= place) & (pixels < place + side) for place in places)
+    return (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)

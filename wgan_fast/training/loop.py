@@ -33,8 +33,8 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
 
     Each step is one call of :class:`wgan_fast.CriticLoop`: ``n_critic`` critic steps, then one
     generator step. All randomness after the initialisation comes from one stream, in this order:
-    the real batches of the critic's steps, then what the loop draws. Of a conditional run, the
-    generator's step has the labels of the last critic step.
+    the real batches of the critic's steps, then what the loop draws. The generator's
+    step has the labels, or the images with holes, of the last critic step.
 
     Args:
         config: every setting.
@@ -114,6 +114,7 @@ def _train(config: TrainConfig, console: Console, start: Checkpoint | None = Non
         backend=config.backend,
         select=config.select,
         pac=config.pac,
+        inputs=config.inputs,
     )
     state = TrainingState(generator_optimizer, critic_optimizer, loop, rng)
     first_step = 1
@@ -133,8 +134,9 @@ def _train(config: TrainConfig, console: Console, start: Checkpoint | None = Non
         began = interval_began = time.perf_counter()
         steps_in_interval = 0
         for step in range(first_step, config.steps + 1):
-            reals, cond = draw_reals(data, config, rng)
-            stats = loop(reals, cond or None)
+            drawn = draw_reals(data, config, rng)
+            mask = None if config.penalty is None else drawn.mask
+            stats = loop(drawn.real, drawn.cond or None, mask=mask)
             interval.add({name: seen for name, seen in stats._asdict().items() if seen is not None})
             steps_in_interval += 1
 

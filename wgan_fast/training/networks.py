@@ -10,12 +10,16 @@ from wgan_fast.models import (
     DCGANGenerator,
     GroupSortConvCritic,
     GroupSortMLPCritic,
+    InpaintingCritic,
+    InpaintingGenerator,
     LabelledCritic,
     LabelledGenerator,
     MLPCritic,
     MLPGenerator,
     MultiScaleCritic,
     PackedCritic,
+    PairCritic,
+    PairGenerator,
     PatchCritic,
 )
 from wgan_fast.models.spectral import Lipschitz
@@ -41,6 +45,11 @@ def build_networks(
         if config.conditional:
             generator = LabelledGenerator(generator, CLASSES, _LABEL_DIM)
             critic = LabelledCritic(critic, CLASSES, config.image_size)
+        if config.inpaint:
+            critic = InpaintingCritic(critic)
+        if config.pairs != "none":
+            generator = PairGenerator(generator, config.latent_dim, CLASSES)
+            critic = PairCritic(critic, CLASSES, config.image_size, _constraint(config))
         if config.lipschitz == "ortho":
             critic.apply(_start_orthogonal)
     return generator.to(device, dtype), critic.to(device, dtype)
@@ -55,14 +64,13 @@ def _of_points(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
 
 
 def _of_images(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
-    generator = DCGANGenerator(
-        config.image_size,
-        latent_dim=config.latent_dim + (_LABEL_DIM if config.conditional else 0),
-        channels=config.channels,
-        image_channels=1,
-    )
-    image_channels = config.pac * (2 if config.conditional else 1)
-    size: dict[str, Any] = {"channels": config.channels, "image_channels": image_channels}
+    size: dict[str, Any] = {"channels": config.channels, "image_channels": 1}
+    beside_z = _LABEL_DIM if config.conditional or config.pairs != "none" else 0
+    kind = InpaintingGenerator if config.inpaint else DCGANGenerator
+    generator = kind(config.image_size, latent_dim=config.latent_dim + beside_z, **size)
+    # Beside the image: its label's image, or the image with a hole and where that is.
+    beside_image = 2 if config.inpaint else 1 if beside_z else 0
+    size["image_channels"] = config.pac * (1 + beside_image)
     if config.lipschitz == "groupsort":
         return generator, GroupSortConvCritic(config.image_size, **size)
     bounds: dict[str, Any] = {

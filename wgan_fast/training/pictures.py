@@ -16,13 +16,14 @@ _REAL, _GENERATED = "#e69f00", "#007a5e"
 
 
 def save_grid(images: Tensor, path: Path) -> None:
-    """Writes images (N, C, H, W) with values in [-1, 1] as one square PNG grid.
+    """Writes images (N, C, H, W) with values in [-1, 1] as one PNG grid, as square as it may be.
 
     Small images are enlarged by a whole factor, so that every pixel stays a sharp square.
     """
-    factor = max(1, 64 // images.shape[-1])
+    height, width = images.shape[-2:]
+    factor = max(1, 64 // height)
     enlarged = images.detach().repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-    columns = math.ceil(math.sqrt(len(images)))
+    columns = math.ceil(math.sqrt(len(images) * height / width))
     grid = make_grid(enlarged, nrow=columns, padding=4, normalize=True, value_range=(-1, 1))
     save_image(grid, path)
 

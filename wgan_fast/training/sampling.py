@@ -1,22 +1,25 @@
 """Drawing from a trained generator."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wgan_fast.training.checkpoint import load_checkpoint
 from wgan_fast.training.choices import CLASSES, LARGEST_SEED
+from wgan_fast.training.config import TrainConfig
+from wgan_fast.training.data import Drawn, draw_real, load_data
 from wgan_fast.training.errors import ConfigError
 from wgan_fast.training.pictures import save_grid, save_scatter
 
 
-def draw(generator: nn.Module, z: Tensor, *cond: Tensor) -> Tensor:
+def draw(generator: nn.Module, z: Tensor, *cond: Tensor) -> Any:
     """Samples for z, in eval mode and without a graph; the generator's mode is put back."""
     was_training = generator.training
     generator.eval()
     with torch.no_grad():
-        samples: Tensor = generator(z, *cond)
+        samples = generator(z, *cond)
     generator.train(was_training)
     return samples
 
@@ -24,6 +27,21 @@ def draw(generator: nn.Module, z: Tensor, *cond: Tensor) -> Tensor:
 def in_order(count: int, device: torch.device | str = "cpu") -> Tensor:
     """``count`` labels sorted, each as often as the others or nearly: of 100, ten rows of ten."""
     return torch.arange(count, device=device) * CLASSES // count
+
+
+def shown(config: TrainConfig, made: Any, drawn: Drawn) -> Tensor:
+    """What is to be seen of generated samples, where real ones with their holes were ``drawn``.
+
+    Pairs in the order of their labels; filled holes between the image with its hole and the image
+    as it was.
+    """
+    if config.pairs != "none":
+        images, labels = made
+        return images[labels.argmax(1).argsort(stable=True)]
+    if config.inpaint:
+        (holed,) = drawn.cond
+        return torch.cat([holed[:, :-1], made, drawn.real], 3)
+    return made
 
 
 def sample(
@@ -35,10 +53,13 @@ def sample(
 ) -> Path:
     """Draws from a run's checkpoint and writes one picture: a grid, or a scatter of 2-D points.
 
+    A run that fills holes is given real digits, and each is shown with its hole, filled, and as it
+    was.
+
     Args:
         run: a run folder, or a checkpoint file.
         count: how many samples.
-        seed: of z; one seed, one picture.
+        seed: of z, and of digits and holes; one seed, one picture.
         output: the PNG to write; sample-seed-SEED.png beside the checkpoint if left out.
         label: of a conditional run, what all samples show; all labels in their order if left out.
 
@@ -63,10 +84,15 @@ def sample(
     if output is None:
         folder = run if run.is_dir() else run.parent
         output = folder / f"sample-seed-{seed}.png"
-    rng = torch.Generator().manual_seed(seed)
-    z = torch.randn(count, config.latent_dim, generator=rng, dtype=getattr(torch, config.dtype))
-    labels = in_order(count) if label is None else torch.full((count,), label)
-    samples = draw(checkpoint.generator, z, *([labels] if config.conditional else []))
+    rng, dtype = torch.Generator().manual_seed(seed), getattr(torch, config.dtype)
+    z = torch.randn(count, config.latent_dim, generator=rng, dtype=dtype)
+    drawn = Drawn(None)
+    if config.conditional:
+        labels = in_order(count) if label is None else torch.full((count,), label)
+        drawn = Drawn(None, (labels,))
+    if config.inpaint:
+        drawn = draw_real(load_data(config, rng.device, dtype), config, count, rng)
+    samples = shown(config, draw(checkpoint.generator, z, *drawn.cond), drawn)
     save = save_scatter if config.is_2d else save_grid
     try:
         save(samples, output)

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 import wgan_fast
 from wgan_fast.training.choices import PICTURED_IMAGES, PICTURED_POINTS
 from wgan_fast.training.config import TrainConfig
-from wgan_fast.training.data import DataSet, draw_real
+from wgan_fast.training.data import DataSet, Drawn, draw_real
 from wgan_fast.training.pictures import save_grid, save_level_sets
-from wgan_fast.training.sampling import draw, in_order
+from wgan_fast.training.sampling import draw, in_order, shown
 
 # A random stream apart from those that draw the parameters and train them.
 _PICTURE_STREAM = 2 << 32
@@ -35,8 +36,9 @@ class Watch:
         rng = torch.Generator(device).manual_seed(config.seed + _PICTURE_STREAM)
         count = PICTURED_POINTS if config.is_2d else PICTURED_IMAGES
         self._z = torch.randn(count, config.latent_dim, generator=rng, device=device, dtype=dtype)
-        self._real, self._cond = draw_real(data, config, count, rng)
-        self._labels = (in_order(count, device),) if config.conditional else ()
+        self._drawn = self._pictured = draw_real(data, config, count, rng)
+        if config.conditional:
+            self._pictured = Drawn(None, (in_order(count, device),))
 
     def gradient_norm(self) -> float:
         """The critic's mean slope between real and fake, for objectives that do not measure it.
@@ -44,27 +46,29 @@ class Watch:
         The points are spread evenly over the lines, which takes no random numbers, and in eval mode
         BatchNorm keeps its statistics and leaves the samples apart.
         """
-        pac, count = self._config.pac, len(self._real) // self._config.pac
-        alpha = torch.linspace(0, 1, count, device=self._real.device, dtype=self._real.dtype)
-        fake = draw(self._generator, self._z, *self._cond)
-        points = wgan_fast.interpolate(
-            self._real[: count * pac], fake[: count * pac], alpha.repeat_interleave(pac)
+        pac, (real, cond, mask) = self._config.pac, self._drawn
+        fake = draw(self._generator, self._z, *cond)
+        count = len(self._z) // pac
+        alpha = torch.linspace(0, 1, count, device=self._z.device, dtype=self._z.dtype)
+        alpha, whole = alpha.repeat_interleave(pac), slice(count * pac)
+        points = tree_map(
+            lambda one, other: wgan_fast.interpolate(one[whole], other[whole], alpha), real, fake
         )
-        cond = tuple(one[: count * pac] for one in self._cond)
         with _evaluating(self._critic):
             norms = wgan_fast.gradient_norms(
-                self._critic, points, cond=cond or None, select=self._config.select, pac=pac
-            )
+                self._critic, points, cond=tuple(one[whole] for one in cond) or None,
+                select=self._config.select, pac=pac, mask=None if mask is None else mask[whole],
+            )  # fmt: skip
         return norms.mean().item()
 
     def picture(self, path: Path) -> None:
-        """A grid of the generator's images, by their labels if they have any.
+        """A grid of the generator's images, by their labels if they have any, or of filled holes.
 
         Or real and generated points over the critic's level sets: its scores of packs of one point.
         """
-        samples = draw(self._generator, self._z, *self._labels)
+        samples = draw(self._generator, self._z, *self._pictured.cond)
         if not self._config.is_2d:
-            save_grid(samples, path)
+            save_grid(shown(self._config, samples, self._pictured), path)
             return
 
         def score(points: Tensor) -> Tensor:
@@ -72,7 +76,7 @@ class Watch:
             return scores
 
         with _evaluating(self._critic):
-            save_level_sets(score, self._real, samples, path)
+            save_level_sets(score, self._drawn.real, samples, path)
 
 
 @contextmanager
