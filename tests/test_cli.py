@@ -65,6 +65,21 @@ def test_train_with_every_shape_of_the_critic_then_sample_and_resume(tmp_path, c
     assert "critic_scores: patch goes with images, data digits; got data swiss-roll" in err
 
 
+@pytest.mark.parametrize("options", [["--inpaint"], ["--pairs", "separate", "--pac", "2"]])
+def test_train_with_holes_or_pairs_then_sample_and_resume(options, tmp_path, capsys):
+    folders = [tmp_path / name for name in ("first", "second")]
+    where = ["--device", "cpu", "--loop", "eager", "--run-folder", folders[0]]
+    status, out, _ = main(capsys, "train", *TINY, *options, *where)
+    assert (status, out) == (0, f"{folders[0]}\n")
+    status, out, err = main(capsys, "sample", folders[0], "--count", 2)
+    assert (status, err) == (0, "")
+    status, out, err = main(capsys, "resume", folders[0], "--steps", 3, "--run-folder", folders[1])
+    assert (status, out) == (0, f"{folders[1]}\n"), err
+    status, _, err = main(capsys, "train", *TINY, *options, "--conditional")
+    assert status == 2
+    assert f"{options[0][2:]}: does not go with conditional" in err
+
+
 def test_train_with_every_option_of_the_penalty_then_resume(tmp_path, capsys):
     folders = [tmp_path / name for name in ("first", "second")]
     options = ["--lipschitz", "adaptive", "--penalty-every", "2", "--drift", "0.001"]

@@ -8,12 +8,17 @@ from torch import nn
 from wgan_fast.models import (
     DCGANCritic,
     DCGANGenerator,
+    InpaintingCritic,
+    InpaintingGenerator,
     LabelledCritic,
     LabelledGenerator,
     MLPCritic,
     MultiScaleCritic,
     PackedCritic,
+    PairCritic,
+    PairGenerator,
     PatchCritic,
+    with_hole,
 )
 
 
@@ -81,6 +86,49 @@ def test_labels_change_what_comes_and_their_tables_learn():
         assert table.weight.grad.abs().sum(1).nonzero().flatten().tolist() == used
 
 
+def test_a_hole_alone_is_filled_by_what_is_around_it_and_by_z():
+    generator = InpaintingGenerator(16, latent_dim=3, channels=2, image_channels=2).double().eval()
+    critic = InpaintingCritic(DCGANCritic(16, channels=2, image_channels=5)).double()
+    x, hole = images(channels=2), torch.zeros(4, 1, 16, 16, dtype=torch.float64)
+    hole[:, :, 3:9, 5:11] = 1
+    holed = with_hole(x, hole)
+    assert torch.equal(holed[:, 2:], hole)
+    assert (holed[:, :2, 3:9, 5:11] == 0).all()
+    filled = generator(torch.randn(4, 3, dtype=torch.float64), holed)
+    assert ((filled != x) == hole.bool().expand_as(x)).all()
+    z = torch.randn(1, 3, dtype=torch.float64).expand(4, 3)
+    around = generator(z, holed)[:, :, 3:9, 5:11]
+    assert len({tuple(one.flatten().tolist()) for one in around}) == 4
+    same = generator(torch.randn(4, 3, dtype=torch.float64), holed[:1].expand(4, -1, -1, -1))
+    assert len({tuple(one.flatten().tolist()) for one in same}) == 4
+    critic(filled, holed).sum().backward()
+    assert all(p.grad.abs().max() > 0 for p in generator.encoder.parameters())
+    assert critic(x, holed).shape == (4,)
+
+
+@pytest.mark.parametrize("lipschitz", ["none", "spectral"])
+def test_pairs(lipschitz):
+    generator = DCGANGenerator(16, latent_dim=3 + 5, channels=2, image_channels=1)
+    generator = PairGenerator(generator, 3, 5).double()
+    inner = DCGANCritic(16, channels=2, image_channels=2)
+    critic = PairCritic(inner, 5, 16, lipschitz).double()
+    made, rows = generator(torch.randn(4, 3, dtype=torch.float64))
+    assert (made.shape, rows.shape) == ((4, 1, 16, 16), (4, 5))
+    torch.testing.assert_close(rows.sum(1), torch.ones(4, dtype=torch.float64))
+    scores = critic((made, rows))
+    assert scores.shape == (4,)
+    other = critic((made, rows.flip(1)))
+    assert (scores != other).all()
+    scores.sum().backward()
+    assert all(
+        p.grad.abs().max() > 0 for p in (*generator.label.parameters(), *critic.parameters())
+    )
+    for _ in range(40):
+        critic((made, rows))
+    norm = torch.linalg.matrix_norm(critic.channel.weight, 2).item()
+    assert (abs(norm - 1) < 1e-3) == (lipschitz == "spectral")
+
+
 def test_bad_arguments_name_themselves():
     with pytest.raises(ValueError, match=r"images: expected shape \(B, 3, H, W\) with sides of at"):
         PatchCritic()(images())
@@ -94,5 +142,11 @@ def test_bad_arguments_name_themselves():
         PackedCritic(nn.Identity(), 0)
     with pytest.raises(ValueError, match="classes: "):
         LabelledGenerator(nn.Identity(), 0, 3)
+    with pytest.raises(ValueError, match="context_dim: "):
+        InpaintingGenerator(16, context_dim=0)
+    with pytest.raises(ValueError, match="latent_dim: "):
+        PairGenerator(nn.Identity(), 0, 3)
+    with pytest.raises(ValueError, match="lipschitz: "):
+        PairCritic(nn.Identity(), 3, 4, "clip")
     with pytest.raises(TypeError, match="image_size: "):
         LabelledCritic(nn.Identity(), 3, 4.0)
