@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from wgan_fast import optimizer_step
 from wgan_fast.adaptive_weight import AdaptiveWeight, with_adaptive
 from wgan_fast.arguments import check_choice, check_number
 from wgan_fast.captured_iteration import CapturedIteration
@@ -328,6 +329,6 @@ def _update(
 ) -> None:
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
-    optimizer.step()
+    optimizer_step.take(optimizer)
     # Autocast keeps narrow copies of weights until its context ends; the whole loop may lie in one.
     torch.clear_autocast_cache()
