@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from wgan_fast import optimizer_step
+
 
 def update(
     optimizer: Optimizer, parameters: Iterable[nn.Parameter], gradients: Sequence[Tensor | None]
@@ -14,7 +16,7 @@ def update(
     """One step on these gradients, which stay on the parameters."""
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
-    optimizer.step()
+    optimizer_step.take(optimizer)
     # Autocast keeps narrow copies of weights until its context ends; the whole loop may lie in one.
     torch.clear_autocast_cache()
 

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from wgan_fast import ops
 
-# From this size on, rows are copied out of a batch rather than kept as a view that holds all of it.
-_WORTH_A_COPY = 1 << 16
+# From this size on, rows are copied out of a batch rather than kept as a view that holds all of it;
+# below, a copy takes longer than its memory is worth, unless the batch is a slice, to save memory.
+_WORTH_A_COPY, _OF_A_SLICE = 1 << 20, 1 << 16
 
 
 class Rows:
@@ -93,12 +94,13 @@ def _rows(samples: Tensor, start: int, stop: int, parts: int) -> Rows:
 class Copies:
     """Rows that outlive their batch, each copied once however often it is kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, whole: bool) -> None:
+        self._least = _WORTH_A_COPY if whole else _OF_A_SLICE
         self._made: dict[int, tuple[ref[Tensor], Tensor]] = {}
 
     def of(self, whole: Tensor, part: Tensor) -> Tensor:
         """``part`` of ``whole`` in memory of its own, if it is large."""
-        if part is whole or part.numel() * part.element_size() < _WORTH_A_COPY:
+        if part is whole or part.numel() * part.element_size() < self._least:
             return part
         made_of, made = self._made.get(id(whole), (None, part))
         if (

@@ -103,7 +103,7 @@ def critic_loss(
             multipliers = layout.penalty.of(cotangent).to(scores.dtype, copy=True)
             layout.penalty.of(cotangent).fill_(1.0)
 
-    gradient, deltas, bars = _pull_back(recording, cotangent.to(scores.dtype), layout)
+    gradient, deltas, bars = _pull_back(recording, cotangent.to(scores.dtype), layout, share == 1.0)
     if gradient is None:
         raise Independent
     gradient = gradient.to(real.dtype)
@@ -216,7 +216,7 @@ def _scored(
 
 
 def _pull_back(
-    recording: Recording, cotangent: Tensor, layout: Layout
+    recording: Recording, cotangent: Tensor, layout: Layout, whole_batch: bool
 ) -> tuple[Tensor | None, list[Any], Cotangents]:
     """The reverse pass; leaves in ``recording`` the nodes of the penalty's rows alone.
 
@@ -225,7 +225,7 @@ def _pull_back(
         cotangents that the loss's other rows bring.
     """
     penalty_rows, loss_rows = layout.penalty, layout.loss_only
-    copies, owners = Copies(), Owners()
+    copies, owners = Copies(whole_batch), Owners()
     # A value that no parameter comes before needs a cotangent on the penalty's rows alone.
     leads = wanted_values(recording, input_too=False)
     cotangents: Cotangents = [None] * len(recording.active)
