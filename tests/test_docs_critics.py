@@ -120,7 +120,7 @@ def test_graphs_and_loops():
         "wgan_fast": wgan_fast, "critic": critic, "generator": generator,
         "optimizers": [torch.optim.SGD(m.parameters(), 0.1) for m in (generator, critic)],
         "labels": torch.randint(4, (B,)), "labels_of_reals": torch.randint(4, (2, B)),
-        "reals": torch.randn(2, B, 3, 8, 8),
+        "reals": torch.randn(2, B, 3, 8, 8), "holes": torch.rand(2, B, 1, 8, 8) > 0.5,
     }  # fmt: skip
     exec("\n".join(lines(GRAPHS)), scope)
     assert scope["loss"].requires_grad

@@ -185,7 +185,7 @@ def test_holes_are_squares_anywhere():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"inpaint": True, "data": "swiss-roll"}, "inpaint: only data digits is an image; got"),
+        ({"inpaint": True, "data": "swiss-roll"}, "inpaint: only data digits are images; got"),
         ({"pairs": "joint", "data": "swiss-roll"}, "pairs: only data digits has labels; got"),
         ({"inpaint": True, "conditional": True}, "inpaint: does not go with conditional, which"),
         ({"inpaint": True, "pairs": "joint"}, "pairs: does not go with inpaint, which"),

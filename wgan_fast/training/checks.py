@@ -145,7 +145,7 @@ def _require_shape(config: "TrainConfig") -> None:
     taken = [name for name in ("conditional", "inpaint") if getattr(config, name)]
     taken += ["pairs"] if config.pairs != "none" else []
     if taken and config.is_2d:
-        what = "is an image" if taken[0] == "inpaint" else "has labels"
+        what = "are images" if taken[0] == "inpaint" else "has labels"
         raise ConfigError(f"{taken[0]}: only data digits {what}; got data {config.data}")
     if len(taken) > 1:
         raise ConfigError(
