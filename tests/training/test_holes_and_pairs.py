@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.training.test_resuming import assert_same, quietly
+from tests.training.test_shapes import assert_resumes, assert_trained
 from wgan_fast.training import ConfigError, TrainConfig, load_checkpoint, sample, sampling
 from wgan_fast.training.data import draw_holes, load_data
 from wgan_fast.training.networks import build_networks
@@ -98,27 +98,13 @@ class Textbook:
 )
 def test_same_parameters_as_the_textbook(name, loop, tiny_config, train_quietly):
     config = tiny_config(**RUNS[name], loop=loop, dtype="float64", seed=5, steps=2)
-    expected = Textbook(config).train()
-    trained = load_checkpoint(train_quietly(config))
-    for wanted, got in zip(expected, (trained.generator, trained.critic), strict=True):
-        for (key, value), other in zip(
-            got.state_dict().items(), wanted.state_dict().values(), strict=True
-        ):
-            # Adam divides by the gradient's size, so rounding is seen where that is tiny.
-            torch.testing.assert_close(value, other, rtol=1e-9, atol=1e-9, msg=key)
+    assert_trained(train_quietly(config), Textbook(config).train())
 
 
 @pytest.mark.usefixtures("without_pictures")
 def test_resumed(tiny_config, train_quietly, tmp_path):
     """Holes and all; pairs are resumed from the command line, in test_cli."""
-    settings = {"dtype": "float64", "loop": "eager", **RUNS["holes"]}
-    whole = train_quietly(tiny_config(**settings, steps=3))
-    part = train_quietly(tiny_config(**settings, steps=2))
-    resumed = quietly(part, steps=3, run_folder=tmp_path / "resumed")
-    ends = [load_checkpoint(run) for run in (resumed, whole)]
-    for network in ("generator", "critic"):
-        assert_same(*(getattr(end, network).state_dict() for end in ends))
-    assert_same(ends[0].training, ends[1].training)
+    assert_resumes(RUNS["holes"], tiny_config, train_quietly, tmp_path)
 
 
 @pytest.mark.parametrize(

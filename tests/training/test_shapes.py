@@ -77,8 +77,12 @@ def textbook(config):
 )
 def test_same_parameters_as_the_textbook(name, loop, tiny_config, train_quietly):
     config = tiny_config(**RUNS[name], loop=loop, dtype="float64", seed=5)
-    expected = textbook(config)
-    trained = load_checkpoint(train_quietly(config))
+    assert_trained(train_quietly(config), textbook(config))
+
+
+def assert_trained(run, expected):
+    """The run's generator and critic are the ``expected`` ones."""
+    trained = load_checkpoint(run)
     for wanted, got in zip(expected, (trained.generator, trained.critic), strict=True):
         for (key, value), other in zip(
             got.state_dict().items(), wanted.state_dict().values(), strict=True
@@ -89,7 +93,12 @@ def test_same_parameters_as_the_textbook(name, loop, tiny_config, train_quietly)
 
 @pytest.mark.usefixtures("without_pictures")
 def test_resumed(tiny_config, train_quietly, tmp_path):
-    settings = {"dtype": "float64", "loop": "eager", **RUNS["all of it"]}
+    assert_resumes(RUNS["all of it"], tiny_config, train_quietly, tmp_path)
+
+
+def assert_resumes(run, tiny_config, train_quietly, tmp_path):
+    """Five steps are three steps and, resumed, two more."""
+    settings = {"dtype": "float64", "loop": "eager", **run}
     whole = train_quietly(tiny_config(**settings, steps=5))
     part = train_quietly(tiny_config(**settings, steps=3))
     resumed = quietly(part, steps=5, run_folder=tmp_path / "resumed")
