@@ -7,10 +7,13 @@
 
 #include "replay.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ScalarOps.h>
+#include <ATen/ThreadLocalState.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/ivalue.h>
 #include <ATen/core/jit_type.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/Device.h>
 #include <torch/csrc/Dtype.h>
 #include <torch/csrc/Generator.h>
@@ -18,11 +21,17 @@
 #include <torch/csrc/MemoryFormat.h>
 #include <torch/csrc/autograd/python_variable.h>
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "cpu/joined_parts.h"
 
 namespace wgan_fast {
 namespace {
@@ -203,6 +212,39 @@ class Replay {
   void finish(std::vector<int64_t> results) { results_ = std::move(results); }
 
   py::list operator()(const py::args& given) const {
+    Slots slots = filled(given);
+    {
+      const py::gil_scoped_release release;
+      torch::jit::Stack stack;
+      for (const Call& call : calls_) make(call, slots, stack);
+    }
+    return wrapped(results_of(slots));
+  }
+
+  // The means of the results over calls that run side by side, each in one thread; at the places
+  // in ``rows``, the results one after the other.
+  py::list mean(const std::vector<py::tuple>& given, const std::vector<int64_t>& rows) const {
+    std::vector<Slots> calls;
+    for (const py::tuple& one : given) calls.push_back(filled(one));
+    std::vector<at::Tensor> joined;
+    {
+      const py::gil_scoped_release release;
+      make_all(calls);
+      PartsByPlace places(results_.size());
+      for (Slots& slots : calls) {
+        const std::vector<at::Tensor> results = results_of(slots);
+        for (size_t place = 0; place < results.size(); ++place) {
+          places[place].push_back(results[place]);
+        }
+        slots.clear();
+      }
+      joined = joined_parts(std::move(places), rows);
+    }
+    return wrapped(joined);
+  }
+
+ private:
+  Slots filled(const py::tuple& given) const {
     if (static_cast<int64_t>(given.size()) != inputs_) {
       throw py::type_error("expected " + std::to_string(inputs_) + " tensors, got " +
                            std::to_string(given.size()));
@@ -213,29 +255,56 @@ class Replay {
       if (!THPVariable_Check(tensor.ptr())) throw py::type_error("expected tensors alone");
       slots[i] = THPVariable_Unpack(tensor.ptr());
     }
-    {
-      const py::gil_scoped_release release;
-      run(slots);
-    }
-    py::list results(results_.size());
-    for (size_t i = 0; i < results_.size(); ++i) {
-      const bool none = results_[i] == kNone || !slots[results_[i]].defined();
-      results[i] = none ? py::none()
-                        : py::reinterpret_steal<py::object>(THPVariable_Wrap(slots[results_[i]]));
+    return slots;
+  }
+
+  std::vector<at::Tensor> results_of(const Slots& slots) const {
+    std::vector<at::Tensor> results;
+    for (const int64_t slot : results_) {
+      results.push_back(slot == kNone ? at::Tensor() : slots[slot]);
     }
     return results;
   }
 
- private:
-  void run(Slots& slots) const {
-    torch::jit::Stack stack;
-    for (const Call& call : calls_) {
-      stack.clear();
-      for (const Argument& argument : call.arguments) stack.push_back(argument.of(slots));
-      call.op.callBoxed(&stack);
-      keep(call.results, stack, slots);
-      for (const int64_t slot : call.last_uses) slots[slot].reset();
+  static py::list wrapped(const std::vector<at::Tensor>& results) {
+    py::list list(results.size());
+    for (size_t i = 0; i < results.size(); ++i) {
+      list[i] = results[i].defined()
+                    ? py::reinterpret_steal<py::object>(THPVariable_Wrap(results[i]))
+                    : py::none();
     }
+    return list;
+  }
+
+  void make_all(std::vector<Slots>& calls) const {
+    if (c10::impl::TorchDispatchModeTLS::any_modes_set()) {
+      // Somebody in Python sees every operator, and hears of them in the order of one call.
+      torch::jit::Stack stack;
+      for (const Call& call : calls_) {
+        for (Slots& slots : calls) make(call, slots, stack);
+      }
+      return;
+    }
+    const at::ThreadLocalState here;
+    at::parallel_for(0, static_cast<int64_t>(calls.size()), 1, [&](int64_t begin, int64_t end) {
+      const at::ThreadLocalStateGuard as_here(here);
+#ifdef _OPENMP
+      // oneDNN plans for as many threads as it is told of, and would wait for them in here.
+      omp_set_num_threads(1);
+#endif
+      torch::jit::Stack stack;
+      for (int64_t i = begin; i < end; ++i) {
+        for (const Call& call : calls_) make(call, calls[i], stack);
+      }
+    });
+  }
+
+  static void make(const Call& call, Slots& slots, torch::jit::Stack& stack) {
+    stack.clear();
+    for (const Argument& argument : call.arguments) stack.push_back(argument.of(slots));
+    call.op.callBoxed(&stack);
+    keep(call.results, stack, slots);
+    for (const int64_t slot : call.last_uses) slots[slot].reset();
   }
 
   static void keep(const std::vector<int64_t>& results, torch::jit::Stack& returned, Slots& slots) {
@@ -270,7 +339,13 @@ void bind_replay(py::module_& m) {
       .def("add", &Replay::add, py::arg("name"), py::arg("overload"), py::arg("arguments"),
            py::arg("results"), py::arg("last_uses"))
       .def("finish", &Replay::finish, py::arg("results"))
+      .def("mean", &Replay::mean, py::arg("calls"), py::arg("rows"))
       .def("__call__", &Replay::operator());
+#if AT_PARALLEL_OPENMP && defined(_OPENMP)
+  m.attr("RUNS_SIDE_BY_SIDE") = true;
+#else
+  m.attr("RUNS_SIDE_BY_SIDE") = false;
+#endif
 }
 
 }  // namespace wgan_fast

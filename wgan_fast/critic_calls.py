@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wgan_fast.arguments import check_scores, describe
-from wgan_fast.objectives import NAMED, Objective
+from wgan_fast.objectives import Objective
 from wgan_fast.sample_forms import Form
 
 Triple = tuple[Tensor, Tensor, Tensor]
@@ -82,16 +82,21 @@ class CriticCall:
         return [*self.cond, *self.cond_kwargs.values()]
 
     @property
+    def shared(self) -> list[Tensor]:
+        """All tensors that are the same for all samples."""
+        return [value for value in self.fixed.values() if isinstance(value, Tensor)]
+
+    @property
     def tensors(self) -> list[Tensor]:
         """All that it is called with: what a graph of it takes as inputs."""
-        shared = [value for value in self.fixed.values() if isinstance(value, Tensor)]
-        return [*self.conditions, *shared, *([] if self.mask is None else [self.mask])]
+        return [*self.conditions, *self.shared, *([] if self.mask is None else [self.mask])]
 
-    def on(self, tensors: Sequence[Tensor]) -> "CriticCall":
-        """The same with other tensors, in the order of ``tensors``."""
+    def on(self, tensors: Sequence[Tensor], packs: int) -> "CriticCall":
+        """The same with other tensors, in the order of ``tensors``, for so many rows of scores."""
         given = iter(tensors)
         return dataclasses.replace(
             self,
+            samples=packs * self.form.pac,
             cond=tuple(next(given) for _ in self.cond),
             cond_kwargs={name: next(given) for name in self.cond_kwargs},
             fixed={
@@ -202,8 +207,3 @@ def settled(objective: Objective) -> Objective:
     if isinstance(objective, PerScale) and not objective.critic.scales:
         return objective.of_one
     return objective
-
-
-def averages(objective: Objective) -> bool:
-    """Whether an objective is known to be a mean over the samples."""
-    return getattr(objective, "of_one", objective) in NAMED.values()

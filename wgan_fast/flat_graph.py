@@ -44,12 +44,26 @@ class FlatGraph:
         self.state = state
         """What the graph takes before its arguments: parameters, buffers, and tensors that the
         function reaches otherwise. Held here, they are the function's own, read as they are now."""
-        self._run: Callable[..., Any] = replay_of(module.graph) or module.forward
+        replay = replay_of(module.graph)
+        self.replays = replay is not None
+        """Whether the compiled extension runs it, and not Python."""
+        self.largest = max(map(_bytes, module.graph.nodes))
+        """Bytes of the largest tensor in it."""
+        self._run: Callable[..., Any] = replay or module.forward
 
     def __call__(self, *arguments: Tensor) -> list[Tensor | None]:
         """The function's results; autograd and autocast see nothing of it."""
         with torch.no_grad(), torch._C._AutoDispatchBelowAutograd(), _without_autocast():
             return self._run(*self.state, *arguments)  # type: ignore[no-any-return]
+
+    def mean(self, calls: Sequence[tuple[Tensor, ...]], rows: Sequence[int]) -> list[Tensor | None]:
+        """The results' means over calls that run side by side, each in one thread.
+
+        At the places in ``rows`` they are concatenated instead. Only where the graph ``replays``.
+        """
+        run: Any = self._run
+        with torch.no_grad(), torch._C._AutoDispatchBelowAutograd(), _without_autocast():
+            return run.mean([(*self.state, *call) for call in calls], rows)  # type: ignore[no-any-return]
 
     @property
     def ops(self) -> list[Any]:
@@ -231,6 +245,11 @@ def _writes(node: Node) -> bool:
 def _seen(node: Any) -> Tensor | None:
     """What the node gave when it was traced, without its numbers."""
     return node.meta.get("val") if isinstance(node, Node) else None
+
+
+def _bytes(node: Node) -> int:
+    seen = _seen(node)
+    return seen.numel() * seen.element_size() if isinstance(seen, Tensor) else 0
 
 
 def _add_to_product(graph: Graph, node: Node) -> None:

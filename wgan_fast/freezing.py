@@ -19,7 +19,7 @@ from wgan_fast.frozen_function import FrozenFunction
 from wgan_fast.objectives import Objective
 from wgan_fast.penalties import LossSettings, Penalty, check_penalty
 from wgan_fast.penalty_points import draw, stand_in
-from wgan_fast.steps import penalised_critic_step, trained
+from wgan_fast.steps import Called, critic_apart, penalised_critic_step, trained
 
 Critic = Callable[..., Any]
 
@@ -79,15 +79,16 @@ class FrozenStep:
         call = called.critic if isinstance(called.critic, CriticCall) else None
         key = None if call is None else (call.key, call.samples, _constants(call))
         if key not in self._frozen:
-            step = penalised_critic_step(self._critic, self._settings)
+            of_call: Called | None = None
             if call is not None:
-                step = penalised_critic_step(
-                    self._critic, self._settings,
-                    called=lambda real, fake, more: (call.on(more), real, fake),
-                )  # fmt: skip
+                of_call = lambda real, fake, more: (call.on(more, len(real)), real, fake)  # noqa: E731
+            step = penalised_critic_step(self._critic, self._settings, called=of_call)
+            apart = None
+            if self._settings.averages and (call is None or not call.shared):
+                apart = critic_apart(self._critic, of_call, first=4)
             if len(self._frozen) >= _KEPT:
                 self._frozen.pop(next(iter(self._frozen)))
-            self._frozen[key] = FrozenFunction(step, [self._critic], self._names, self._mode)
+            self._frozen[key] = FrozenFunction(step, [self._critic], self._names, self._mode, apart)
         return self._frozen[key]
 
     def _arguments(self, called: Shaped, drawn: Tensor) -> tuple[Tensor, ...]:

@@ -13,6 +13,7 @@ from wgan_fast.double_backward import choice
 from wgan_fast.double_backward.errors import Unsupported
 from wgan_fast.double_backward.memory_format import InChannelsLast, StridesError
 from wgan_fast.flat_graph import FlatGraph, TraceError, UncheckedOneHot, trace
+from wgan_fast.side_by_side import Apart, SideBySide, cut, parts_of
 from wgan_fast.signature import Signature
 
 logger = logging.getLogger("wgan_fast")
@@ -36,6 +37,8 @@ class FrozenFunction:
         function: from tensors to tensors; reads ``owners`` besides, and may write their buffers.
         owners: the modules, or functions that hold modules.
         names: of the results, for the error that says which one differs.
+        apart: where the results are means over samples, what proves that the batch may be taken
+            in equal parts, one on each thread.
         mode: ``"captured"``: by a flat graph; ``"compiled"``: by one that Inductor compiled;
             ``"eager"``: the function itself; ``"auto"``: captured, or eager with one line in the
             log where no graph can stand for the function.
@@ -47,13 +50,15 @@ class FrozenFunction:
         owners: Sequence[Any],
         names: Callable[[], Sequence[str]],
         mode: str = "captured",
+        apart: Apart | None = None,
     ) -> None:
         self.function = function
         self.mode = mode
+        self._apart = apart
         self._owners = list(owners)
         self._names = names
         self._signature = Signature(owners)
-        self._graphs: dict[Any, FlatGraph | None] = {}
+        self._graphs: dict[Any, FlatGraph | SideBySide | None] = {}
         self._freezes = 0
 
     def __call__(self, *arguments: Tensor) -> Sequence[Tensor | None]:
@@ -74,20 +79,24 @@ class FrozenFunction:
         """
         if self.mode == "eager":
             return self.function
-        key = self._signature.now(arguments)
+        key = self._key(arguments)
         if key not in self._graphs:
             key = self._freeze(arguments)
         return self._graphs[key] or self.function
 
     def graph(self, *arguments: Tensor) -> FlatGraph | None:
-        """The graph for such arguments, if there is one already."""
-        return self._graphs.get(self._signature.now(arguments))
+        """The graph for such arguments, or for equal parts of them, if there is one already."""
+        found = self._graphs.get(self._key(arguments))
+        return found.graph if isinstance(found, SideBySide) else found
+
+    def _key(self, arguments: Sequence[Tensor]) -> Any:
+        return *self._signature.now(arguments), torch.get_num_threads()
 
     def _freeze(self, arguments: Sequence[Tensor]) -> Any:
         """Make the graph for such arguments; returns its key."""
         self._signature = Signature(self._owners)  # a module may have been replaced since
-        key = self._signature.now(arguments)
-        graph: FlatGraph | None
+        key = self._key(arguments)
+        graph: FlatGraph | SideBySide | None
         try:
             graph = self._traced(arguments)
         except (TraceError, Unsupported) as error:
@@ -107,7 +116,7 @@ class FrozenFunction:
             )
         return key
 
-    def _traced(self, arguments: Sequence[Tensor]) -> FlatGraph:
+    def _traced(self, arguments: Sequence[Tensor]) -> FlatGraph | SideBySide:
         for owner in self._owners:
             if why := _obstacle(owner):
                 raise TraceError(why)
@@ -118,27 +127,50 @@ class FrozenFunction:
             self.function(*arguments)  # what is learnt in the first call may change the second
         with _restored(state, arguments), UncheckedOneHot():
             expected = [_copied(result) for result in self.function(*arguments)]
-        try:
+        if in_parts := self._in_parts(state, arguments):
             with _restored(state, arguments):
-                graph = trace(self.function, state, arguments, InChannelsLast())
-        except StridesError:
-            with _restored(state, arguments):
-                graph = trace(self.function, state, arguments)
+                if self._difference(expected, in_parts(*arguments)) is None:
+                    return in_parts
+        graph = self._graph_of(state, arguments)
         if [id(tensor) for tensor in self._signature.state()] != [id(tensor) for tensor in state]:
             raise TraceError("a module replaces its parameters or buffers in every call")
         if self.mode == "compiled":
             with _restored(state, arguments):
                 graph.compile(arguments)
         with _restored(state, arguments):
-            self._compare(expected, [_copied(result) for result in graph(*arguments)])
+            differs = self._difference(expected, [_copied(result) for result in graph(*arguments)])
+        if differs is not None:
+            raise TraceError(differs)
         return graph
 
-    def _compare(self, expected: Sequence[Tensor | None], results: Sequence[Tensor | None]) -> None:
-        """The frozen results against the function's own.
+    def _in_parts(self, state: Sequence[Tensor], arguments: Sequence[Tensor]) -> SideBySide | None:
+        """By equal parts of the batch, where that is proven and pays."""
+        count = 1 if self._apart is None else parts_of(arguments)
+        if count == 1 or self.mode == "compiled":
+            return None
+        parts = cut(arguments, count)
+        try:
+            with _restored(state, arguments):
+                if not self._apart(parts):  # type: ignore[misc]
+                    return None
+                self.function(*parts[0])  # as above
+            found = SideBySide(self._graph_of(state, parts[0]), count)
+        except (TraceError, Unsupported):
+            return None
+        return found if found.pays else None
 
-        Raises:
-            TraceError: one of them differs by more than rounding.
-        """
+    def _graph_of(self, state: Sequence[Tensor], arguments: Sequence[Tensor]) -> FlatGraph:
+        try:
+            with _restored(state, arguments):
+                return trace(self.function, state, arguments, InChannelsLast())
+        except StridesError:
+            with _restored(state, arguments):
+                return trace(self.function, state, arguments)
+
+    def _difference(
+        self, expected: Sequence[Tensor | None], results: Sequence[Tensor | None]
+    ) -> str | None:
+        """Which of the frozen results differs by more than rounding from the function's own."""
         largest = max((float(e.double().norm()) for e in expected if e is not None), default=0.0)
         for name, wanted, got in zip(self._names(), expected, results, strict=True):
             if wanted is None and got is None:
@@ -148,11 +180,12 @@ class FrozenFunction:
                 off = float((got.double() - wanted.double()).norm())
                 if off <= _rounding(wanted) * largest:
                     continue
-            raise TraceError(
+            return (
                 f"frozen and eager differ, first in {name}: by {off:.3g}, where the largest result "
                 f"has norm {largest:.3g}. Something in it is not a function of its tensors: a "
                 "count in Python, random numbers from elsewhere than PyTorch's default generator"
             )
+        return None
 
 
 def _rounding(result: Tensor) -> float:

@@ -10,8 +10,11 @@ from wgan_fast.frozen_function import FrozenFunction
 from wgan_fast.loop_inputs import LoopInputs
 from wgan_fast.loop_penalty import LoopPenalty
 from wgan_fast.sample_forms import Form
+from wgan_fast.side_by_side import Apart
 from wgan_fast.steps import (
     calling,
+    critic_apart,
+    generator_apart,
     generator_step,
     penalised_critic_step,
     plain_critic_step,
@@ -59,24 +62,30 @@ def loop_steps(
     of_critic: dict[bool, FrozenFunction] = {}
     for penalised in penalty.kinds_of_step():
         step = plain_critic_step(critic, saturating, drift, called)
+        apart: Apart | None = critic_apart(critic, called, first=4 if penalised else 2)
         if penalised:
             assert penalty.form is not None
             scores = "wasserstein" if saturating else "nonsaturating"
             settings = loss_settings(penalty.form, objective=scores, drift=drift)
             step = penalised_critic_step(critic, settings, backend, called)
+            apart = apart if settings.averages else None
         if regulariser is not None:
-            step = regularised(step, critic, regulariser)
+            # Each part would have one of its own to compute.
+            step, apart = regularised(step, critic, regulariser), None
         of_critic[penalised] = FrozenFunction(
             step,
             [critic],
             lambda: ["the critic's loss and scores", *trained(critic)],
             "eager" if penalised and backend == "first_order" else mode,
+            apart,
         )
+    plain = select is None and form.single and form.pac == 1
     of_generator = FrozenFunction(
         generator_step(generator, critic, saturating, select, form.pac),
         [generator, critic],
         lambda: ["the generator's loss", *trained(generator)],
         mode,
+        generator_apart(generator, critic) if plain else None,
     )
     sample = FrozenFunction(sampling(generator, form), [generator], lambda: ["the fakes"], mode)
     return LoopSteps(of_critic, of_generator, sample)

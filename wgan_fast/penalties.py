@@ -17,6 +17,7 @@ from torch import Tensor
 
 from wgan_fast import ops
 from wgan_fast.arguments import check_choice, check_number, describe
+from wgan_fast.objectives import NAMED as OBJECTIVES
 from wgan_fast.objectives import Objective, wasserstein
 from wgan_fast.ops.rows import per_sample
 
@@ -237,3 +238,12 @@ class LossSettings(NamedTuple):
     def uniform(self) -> bool:
         """Whether every sample's score enters the loss with the same known weight, but its sign."""
         return self.objective is wasserstein and not self.drift
+
+    @property
+    def averages(self) -> bool:
+        """Whether all of it is known to be means over samples.
+
+        An objective of the caller's own may not be one; a maximum is none.
+        """
+        of_one = getattr(self.objective, "of_one", self.objective)
+        return of_one in OBJECTIVES.values() and self.penalty.reduction == "mean"

@@ -54,6 +54,15 @@ def replay_of(graph: Graph) -> Replayed | None:
     return replay  # type: ignore[no-any-return]
 
 
+def runs_side_by_side() -> bool:
+    """Whether several calls of a graph can run at once, each in one thread."""
+    if EXTENSION_MISSING is not None:
+        return False
+    from wgan_fast._C import RUNS_SIDE_BY_SIDE
+
+    return RUNS_SIDE_BY_SIDE
+
+
 def _is_flat(target: Any) -> bool:
     """Whether a call gives tensors, or one list of them."""
     if not isinstance(target, OpOverload):

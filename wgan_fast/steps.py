@@ -24,6 +24,7 @@ from wgan_fast.flat_graph import TraceError, UncheckedOneHot
 from wgan_fast.objectives import nonsaturating, score_loss, wasserstein
 from wgan_fast.penalties import LossSettings
 from wgan_fast.sample_forms import Form
+from wgan_fast.side_by_side import Apart
 
 Step = Callable[..., list[Tensor | None]]
 Called = Callable[[Tensor, Tensor, tuple[Tensor, ...]], tuple[Any, Tensor, Tensor]]
@@ -56,6 +57,36 @@ def calling(critic: Any, form: Form, select: Any, separate: bool, masked: bool) 
         return call, real, fake
 
     return called
+
+
+def critic_apart(critic: Any, called: Called | None, first: int) -> Apart:
+    """Whether a critic's step on parts of its batch is proven to give the batch's by their mean.
+
+    ``called`` makes the critic's call of what the step is given from its argument ``first`` on.
+    """
+    critic = unwrapped(critic)
+
+    def proven(parts: list[tuple[Tensor, ...]]) -> bool:
+        real, fake, *_ = parts[0]
+        # What is asked is not of the conditions' numbers: each part may have the first one's.
+        call = critic if called is None else called(real, fake, parts[0][first:])[0]
+        with UncheckedOneHot():  # which would read the labels, and what is read is not proven
+            return keeps_apart(call, [part[0] for part in parts])
+
+    return proven
+
+
+def generator_apart(generator: Any, critic: Any) -> Apart:
+    """The same of a generator's step without conditions."""
+    generator, critic = unwrapped(generator), unwrapped(critic)
+
+    def scores(z: Tensor) -> Any:
+        return critic(generator(z))
+
+    def proven(parts: list[tuple[Tensor, ...]]) -> bool:
+        return len(parts[0]) == 1 and keeps_apart(scores, [z for (z,) in parts])
+
+    return proven
 
 
 def penalised_critic_step(

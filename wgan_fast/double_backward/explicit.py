@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wgan_fast.arguments import check_scores
-from wgan_fast.critic_calls import averages, measured, of_rows
+from wgan_fast.critic_calls import measured, of_rows
 from wgan_fast.double_backward import half_precision, merged
 from wgan_fast.double_backward.choice import Memory
 from wgan_fast.double_backward.chunks import Computed, over
@@ -162,7 +162,10 @@ def gradient_penalty(
         return _gradient_penalty(critic, x, penalty, False, 1.0, half_precision.LARGEST_SCALE)
 
     if chunk_size is None:
-        done = replayed(critic, penalty, [x], whole, usual, lambda: x, rows_apart=False)
+        done = replayed(
+            critic, penalty, [x], whole, usual, batch=lambda x: x, rows_apart=False,
+            averages=penalty.reduction == "mean",
+        )  # fmt: skip
     else:
         done = usual()
     norms, penalties = done.rows
@@ -221,10 +224,8 @@ def critic_loss(
 
     def usual() -> Computed:
         kept = merged.kept_of(critic, real, settings.at)
-        # An objective of the caller's own may not be a mean over samples; a maximum is none.
-        means = averages(settings.objective) and settings.penalty.reduction == "mean"
         at_once = chunk_size
-        if chunk_size is None and kept and real.is_cpu and means:
+        if chunk_size is None and kept and real.is_cpu and settings.averages:
             at_once = math.ceil(real.shape[0] / kept.slices())
         return _within_range(critic, real, at_once, on)
 
@@ -232,8 +233,8 @@ def critic_loss(
         given = drawn[0] if drawn else None
         return merged.critic_loss(critic, real, fake, given, settings._replace(weight=weight))
 
-    def batch() -> Tensor:
-        return Layout.of(settings.at, real, fake, drawn).batch
+    def batch(_: Tensor, real: Tensor, fake: Tensor, *drawn: Tensor) -> Tensor:
+        return Layout.of(settings.at, real, fake, drawn[0] if drawn else None).batch
 
     if chunk_size is None and settings.objective in NAMED.values():
         weight = settings.weight
@@ -242,7 +243,10 @@ def critic_loss(
             weight = torch.full((), weight, dtype=kind, device=real.device)
         arguments = [weight, real, fake] if drawn is None else [weight, real, fake, drawn]
         about = settings._replace(weight=0.0)
-        done = replayed(critic, about, arguments, whole, usual, batch, rows_apart=True)
+        done = replayed(
+            critic, about, arguments, whole, usual, batch, rows_apart=True,
+            averages=settings.averages,
+        )  # fmt: skip
     else:
         done = usual()
     return attach(done, again), (*done.means, *done.rows)  # type: ignore[return-value]

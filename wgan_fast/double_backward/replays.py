@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from wgan_fast.critic_calls import CriticCall
+from wgan_fast.double_backward.apart import keeps_apart
 from wgan_fast.double_backward.choice import Memory, has_forward_hooks
 from wgan_fast.double_backward.chunks import Computed
 from wgan_fast.double_backward.independence import ROUNDING
 from wgan_fast.double_backward.random_numbers import RandomNumbers
 from wgan_fast.double_backward.way import Critic, Way, noted
 from wgan_fast.flat_graph import FlatGraph, trace
+from wgan_fast.side_by_side import SideBySide, cut, parts_of
 
 logger = logging.getLogger("wgan_fast")
 
@@ -34,6 +36,7 @@ _TRACES = 3
 _LARGEST_ON_CPU = 8 << 20
 
 Compute = Callable[..., Computed]
+Graph = FlatGraph | SideBySide
 
 
 class _Calls:
@@ -58,8 +61,9 @@ def replayed(
     arguments: Sequence[Tensor],
     compute: Compute,
     usual: Callable[[], Computed],
-    batch: Callable[[], Tensor],
+    batch: Callable[..., Tensor],
     rows_apart: bool,
+    averages: bool,
 ) -> Computed:
     """``usual()``, or the same from a graph.
 
@@ -69,12 +73,15 @@ def replayed(
         arguments: the tensors that the result is a function of, besides the critic's own.
         compute: from ``arguments`` to the result, on the whole batch at once.
         usual: the result by whatever way is best without a graph.
-        batch: what the critic is called with.
+        batch: from ``arguments`` to what the critic is called with.
         rows_apart: whether it must keep the batch's samples apart.
+        averages: whether the result is a mean over the samples in ``arguments``, and its rows in
+            their order.
     """
     if _must_see_numbers(critic, arguments[0]):
         return usual()
     kinds = [(a.shape, a.stride(), a.dtype, a.device) for a in arguments]
+    about = about, torch.get_num_threads()
     calls = _calls.get(critic, about, *kinds)
     if calls is None:
         calls = _Calls()
@@ -103,7 +110,7 @@ def replayed(
         return done
     numbers_after = RandomNumbers(arguments[0].device)
     try:
-        candidate = _traced(critic, arguments, compute, batch, rows_apart)
+        candidate = _traced(critic, arguments, compute, batch, rows_apart, averages)
         numbers.put_back()
         again = None if candidate is None else candidate(critic, arguments)
         drawn = numbers_after == RandomNumbers(arguments[0].device)
@@ -131,7 +138,7 @@ def _must_see_numbers(critic: Critic, x: Tensor) -> bool:
 class _Replayed:
     """A graph of a call, and the way through the critic for which it holds."""
 
-    def __init__(self, way: Way, graph: FlatGraph, traced: Computed) -> None:
+    def __init__(self, way: Way, graph: Graph, traced: Computed) -> None:
         self._way, self._graph = way, graph
         self._leaves = traced.leaves
         self._means = 1 + len(traced.means)
@@ -150,16 +157,51 @@ def _traced(
     critic: Critic,
     arguments: Sequence[Tensor],
     compute: Compute,
-    batch: Callable[[], Tensor],
+    batch: Callable[..., Tensor],
     rows_apart: bool,
+    averages: bool,
 ) -> _Replayed | None:
     """A graph of such a call; None where none can stand for it, or none pays."""
-    found = noted(critic, batch(), rows_apart)
+    found = noted(critic, batch(*arguments), rows_apart)
     if found is None:
         return None
     way, digest = found
     if arguments[0].is_cpu and way.largest > _LARGEST_ON_CPU:
         return None
+    parts = cut(arguments, parts_of(arguments) if averages else 1)
+    in_parts = None
+    if len(parts) > 1 and keeps_apart(critic, [batch(*part) for part in parts]):
+        in_parts = _in_parts(critic, way, parts, compute, batch)
+    if in_parts is not None:
+        return in_parts
+    graph, traced = _graph_of(way, arguments, compute)
+    return None if traced.half or digest != traced.digest else _Replayed(way, graph, traced)
+
+
+def _in_parts(
+    critic: Critic,
+    way: Way,
+    parts: Sequence[tuple[Tensor, ...]],
+    compute: Compute,
+    batch: Callable[..., Tensor],
+) -> _Replayed | None:
+    """By a graph of one part, where Python takes the same way with it as with the batch."""
+    found = noted(critic, batch(*parts[0]), rows_apart=True)
+    if found is None or found[0].ops != way.ops:
+        return None
+    with torch.no_grad():
+        compute(*parts[0])  # what is learnt of parts in the first call must not be traced
+    graph, traced = _graph_of(found[0], parts[0], compute)
+    if traced.half or found[1] != traced.digest:
+        return None
+    first_row = 1 + len(traced.means)
+    in_parts = SideBySide(graph, len(parts), range(first_row, first_row + len(traced.rows)))
+    return _Replayed(way, in_parts, traced) if in_parts.pays else None
+
+
+def _graph_of(
+    way: Way, arguments: Sequence[Tensor], compute: Compute
+) -> tuple[FlatGraph, Computed]:
     outcomes: list[Computed] = []
 
     def flat(*tensors: Tensor) -> list[Tensor | None]:
@@ -169,8 +211,7 @@ def _traced(
 
     with torch.no_grad():
         graph = trace(flat, way.outside, arguments, to_the_bit=True)
-    (traced,) = outcomes
-    return None if traced.half or digest != traced.digest else _Replayed(way, graph, traced)
+    return graph, outcomes[0]
 
 
 def _agree(done: Computed, again: Computed) -> bool:

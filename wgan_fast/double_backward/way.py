@@ -62,6 +62,8 @@ class Way:
         stands = _StandIns(steps, x)
         self.largest = stands.largest
         """Bytes of the largest tensor in the critic."""
+        self.ops = [step.op for step in steps]
+        """The operators, in the order they run."""
         self._x, self._scores = stands.of(x), stands.of(scores)
         self._steps = [
             step._replace(

@@ -1,0 +1,69 @@
+"""A batch in equal parts through one graph, a part on each thread: for means over the samples.
+
+All threads of an operator wait for each other at its end, a hundred times in a step of a small
+critic; threads that each take a part of the batch wait once. What a step gives for the batch is
+then the mean of what it gives for the parts, but for rounding, if samples do not see each other,
+which whoever makes such a graph has to prove.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from wgan_fast.flat_graph import FlatGraph
+from wgan_fast.replay import runs_side_by_side
+
+Apart = Callable[[list[tuple[Tensor, ...]]], bool]
+"""Of the arguments of equal parts of a batch: whether the mean of a step's results for them is
+proven to be its result for the batch."""
+
+# Of a part: with fewer rows, products of matrices take longer by the row.
+_SAMPLES = 8
+# In bytes, of the batch's largest tensor: the threads of large operators wait for each other a
+# small part of the time, and their caches hold one batch sooner than its parts.
+_LARGEST = 8 << 20
+# In bytes: gradients up to this size stay in a core's own cache until they are added up.
+_STAYS_CLOSE = 1 << 20
+
+
+def parts_of(arguments: Sequence[Tensor]) -> int:
+    """In how many parts to take a batch: as many as there are threads, or 1."""
+    if not all(one.is_cpu for one in arguments) or not runs_side_by_side():
+        return 1
+    threads = torch.get_num_threads()
+    rows = [one.shape[0] for one in arguments if one.dim()]
+    fits = all(count % threads == 0 and count >= threads * _SAMPLES for count in rows)
+    return threads if rows and fits else 1
+
+
+def cut(arguments: Sequence[Tensor], parts: int) -> list[tuple[Tensor, ...]]:
+    """The arguments of each part: tensors cut along their first axis, numbers whole."""
+    columns = [one.chunk(parts) if one.dim() else (one,) * parts for one in arguments]
+    return list(zip(*columns, strict=True))
+
+
+class SideBySide:
+    """A function of a batch, by a graph of it on one of ``parts`` equal parts.
+
+    Args:
+        graph: from a part's arguments to results.
+        parts: how many there are.
+        rows: the places of results that have a row per sample; all others are means.
+    """
+
+    def __init__(self, graph: FlatGraph, parts: int, rows: Sequence[int] = ()) -> None:
+        self.graph = graph
+        self._parts = parts
+        self._rows = list(rows)
+
+    @property
+    def pays(self) -> bool:
+        """Whether operators are small enough, and gradients, of which each part has its own."""
+        largest = self.graph.largest * self._parts
+        held = sum(one.numel() * one.element_size() for one in self.graph.state)
+        return self.graph.replays and largest <= _LARGEST and held <= max(largest, _STAYS_CLOSE)
+
+    def __call__(self, *arguments: Tensor) -> list[Tensor | None]:
+        """The function's results on the batch; autograd and autocast see nothing of it."""
+        return self.graph.mean(cut(arguments, self._parts), self._rows)
