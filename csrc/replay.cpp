@@ -187,6 +187,40 @@ Argument argument_of(const c10::Argument& formal, py::handle given, py::handle s
   return argument;
 }
 
+// body(i) for every i below ``count``, each in one thread and with this one's modes.
+template <typename Body>
+void side_by_side(size_t count, const Body& body) {
+  const at::ThreadLocalState here;
+  at::parallel_for(0, static_cast<int64_t>(count), 1, [&](int64_t begin, int64_t end) {
+    const at::ThreadLocalStateGuard as_here(here);
+#ifdef _OPENMP
+    // oneDNN plans for as many threads as it is told of, and would wait for them in here.
+    omp_set_num_threads(1);
+#endif
+    for (int64_t i = begin; i < end; ++i) body(static_cast<size_t>(i));
+  });
+}
+
+// The results of all calls, by place, joined; the calls' own lists are emptied.
+std::vector<at::Tensor> joined(std::vector<Slots>& results, const std::vector<int64_t>& rows) {
+  PartsByPlace places(results[0].size());
+  for (Slots& of_one : results) {
+    for (size_t place = 0; place < of_one.size(); ++place) {
+      places[place].push_back(std::move(of_one[place]));
+    }
+  }
+  return joined_parts(std::move(places), rows);
+}
+
+py::list wrapped(const std::vector<at::Tensor>& results) {
+  py::list list(results.size());
+  for (size_t i = 0; i < results.size(); ++i) {
+    list[i] = results[i].defined() ? py::reinterpret_steal<py::object>(THPVariable_Wrap(results[i]))
+                                   : py::none();
+  }
+  return list;
+}
+
 class Replay {
  public:
   Replay(int64_t inputs, int64_t slots) : inputs_(inputs), slots_(slots) {}
@@ -226,21 +260,14 @@ class Replay {
   py::list mean(const std::vector<py::tuple>& given, const std::vector<int64_t>& rows) const {
     std::vector<Slots> calls;
     for (const py::tuple& one : given) calls.push_back(filled(one));
-    std::vector<at::Tensor> joined;
+    std::vector<at::Tensor> means;
     {
       const py::gil_scoped_release release;
       make_all(calls);
-      PartsByPlace places(results_.size());
-      for (Slots& slots : calls) {
-        const std::vector<at::Tensor> results = results_of(slots);
-        for (size_t place = 0; place < results.size(); ++place) {
-          places[place].push_back(results[place]);
-        }
-        slots.clear();
-      }
-      joined = joined_parts(std::move(places), rows);
+      for (Slots& slots : calls) slots = results_of(slots);
+      means = joined(calls, rows);
     }
-    return wrapped(joined);
+    return wrapped(means);
   }
 
  private:
@@ -266,16 +293,6 @@ class Replay {
     return results;
   }
 
-  static py::list wrapped(const std::vector<at::Tensor>& results) {
-    py::list list(results.size());
-    for (size_t i = 0; i < results.size(); ++i) {
-      list[i] = results[i].defined()
-                    ? py::reinterpret_steal<py::object>(THPVariable_Wrap(results[i]))
-                    : py::none();
-    }
-    return list;
-  }
-
   void make_all(std::vector<Slots>& calls) const {
     if (c10::impl::TorchDispatchModeTLS::any_modes_set()) {
       // Somebody in Python sees every operator, and hears of them in the order of one call.
@@ -285,17 +302,9 @@ class Replay {
       }
       return;
     }
-    const at::ThreadLocalState here;
-    at::parallel_for(0, static_cast<int64_t>(calls.size()), 1, [&](int64_t begin, int64_t end) {
-      const at::ThreadLocalStateGuard as_here(here);
-#ifdef _OPENMP
-      // oneDNN plans for as many threads as it is told of, and would wait for them in here.
-      omp_set_num_threads(1);
-#endif
+    side_by_side(calls.size(), [&](size_t i) {
       torch::jit::Stack stack;
-      for (int64_t i = begin; i < end; ++i) {
-        for (const Call& call : calls_) make(call, calls[i], stack);
-      }
+      for (const Call& call : calls_) make(call, calls[i], stack);
     });
   }
 

@@ -146,6 +146,7 @@ class FrozenFunction:
     def _in_parts(self, state: Sequence[Tensor], arguments: Sequence[Tensor]) -> SideBySide | None:
         """By equal parts of the batch, where that is proven and pays."""
         count = 1 if self._apart is None else parts_of(arguments)
+        # Compiled graphs have larger kernels, and fewer of them, and are called by Python.
         if count == 1 or self.mode == "compiled":
             return None
         parts = cut(arguments, count)

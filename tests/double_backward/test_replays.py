@@ -462,7 +462,7 @@ def test_closures(counted):
 @pytest.mark.parametrize("loss", [wgan_fast.gradient_penalty, wgan_fast.critic_loss])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_to_the_bit(loss, dtype, counted):
-    """A run that is resumed counts its calls anew, and must go on as it would have gone on."""
+    """A run that is resumed counts its calls anew; where batches stay whole, nobody sees it."""
     critic = nn.Sequential(
         nn.Linear(3, 40), nn.LeakyReLU(0.2), nn.LayerNorm(40), nn.Linear(40, 40), nn.SiLU(),
         nn.Linear(40, 1),

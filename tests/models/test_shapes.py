@@ -123,8 +123,8 @@ def test_pairs(lipschitz):
     assert all(
         p.grad.abs().max() > 0 for p in (*generator.label.parameters(), *critic.parameters())
     )
-    for _ in range(40):
-        critic((made, rows))
+    for _ in range(2000):  # each look at it is a power iteration, slow where two values are close
+        critic.channel.weight  # noqa: B018
     norm = torch.linalg.matrix_norm(critic.channel.weight, 2).item()
     assert (abs(norm - 1) < 1e-3) == (lipschitz == "spectral")
 

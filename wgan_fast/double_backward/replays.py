@@ -4,6 +4,7 @@ The passes over a recording are the same ops in the same order in every call, as
 records the same. After some such calls they are traced, and from then on the critic's Python alone
 runs, on stand-ins (:mod:`wgan_fast.double_backward.way`): where it takes the way that was traced,
 the graph computes everything; where not, nothing has happened and the call is made as the first.
+Where it may, the graph is one of a part of the batch (:mod:`wgan_fast.side_by_side`).
 """
 
 import logging
@@ -171,7 +172,7 @@ def _traced(
     parts = cut(arguments, parts_of(arguments) if averages else 1)
     in_parts = None
     if len(parts) > 1 and keeps_apart(critic, [batch(*part) for part in parts]):
-        in_parts = _in_parts(critic, way, parts, compute, batch)
+        in_parts = _in_parts(critic, way, parts, compute, batch, rows_apart)
     if in_parts is not None:
         return in_parts
     graph, traced = _graph_of(way, arguments, compute)
@@ -184,9 +185,10 @@ def _in_parts(
     parts: Sequence[tuple[Tensor, ...]],
     compute: Compute,
     batch: Callable[..., Tensor],
+    rows_apart: bool,
 ) -> _Replayed | None:
     """By a graph of one part, where Python takes the same way with it as with the batch."""
-    found = noted(critic, batch(*parts[0]), rows_apart=True)
+    found = noted(critic, batch(*parts[0]), rows_apart)
     if found is None or found[0].ops != way.ops:
         return None
     with torch.no_grad():
