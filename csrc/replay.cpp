@@ -221,6 +221,24 @@ py::list wrapped(const std::vector<at::Tensor>& results) {
   return list;
 }
 
+// Replay::mean of a function in Python that gives up the interpreter while it computes.
+py::list mean_of_calls(const py::function& function, const std::vector<py::tuple>& given,
+                       const std::vector<int64_t>& rows) {
+  std::vector<Slots> results(given.size());
+  std::vector<at::Tensor> means;
+  {
+    const py::gil_scoped_release release;
+    side_by_side(given.size(), [&](size_t i) {
+      const py::gil_scoped_acquire acquire;
+      for (const py::handle result : function(*given[i])) {
+        results[i].push_back(result.is_none() ? at::Tensor() : THPVariable_Unpack(result.ptr()));
+      }
+    });
+    means = joined(results, rows);
+  }
+  return wrapped(means);
+}
+
 class Replay {
  public:
   Replay(int64_t inputs, int64_t slots) : inputs_(inputs), slots_(slots) {}
@@ -350,6 +368,7 @@ void bind_replay(py::module_& m) {
       .def("finish", &Replay::finish, py::arg("results"))
       .def("mean", &Replay::mean, py::arg("calls"), py::arg("rows"))
       .def("__call__", &Replay::operator());
+  m.def("mean_of_calls", &mean_of_calls, py::arg("function"), py::arg("calls"), py::arg("rows"));
 #if AT_PARALLEL_OPENMP && defined(_OPENMP)
   m.attr("RUNS_SIDE_BY_SIDE") = true;
 #else

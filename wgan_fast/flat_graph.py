@@ -20,7 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.graph import CodeGen
 from torch.overrides import TorchFunctionMode
 
-from wgan_fast.replay import replay_of
+from wgan_fast.replay import mean_of, replay_of
 
 aten = torch.ops.aten
 
@@ -61,17 +61,17 @@ class FlatGraph:
 
         At the places in ``rows`` they are concatenated instead. Only where the graph ``replays``.
         """
-        run: Any = self._run
+        given = [(*self.state, *call) for call in calls]
         with torch.no_grad(), torch._C._AutoDispatchBelowAutograd(), _without_autocast():
-            return run.mean([(*self.state, *call) for call in calls], rows)  # type: ignore[no-any-return]
+            return mean_of(self._run, given, rows)
 
     @property
     def ops(self) -> list[Any]:
         """The operators, in the order they run."""
         return [node.target for node in self.module.graph.nodes if node.op == "call_function"]
 
-    def compile(self, arguments: Sequence[Tensor]) -> None:
-        """Hand the graph to Inductor; what it compiled takes its place.
+    def compile(self, arguments: Sequence[Tensor], threads: int | None = None) -> None:
+        """Hand the graph to Inductor, for so many threads; what it compiled takes its place.
 
         Random numbers stay those of the uncompiled ops.
         """
@@ -82,10 +82,11 @@ class FlatGraph:
         in_cpp = all(tensor.is_cpu for tensor in inputs)
         for node in self.module.graph.nodes:
             node.meta.clear()  # what tracing saw would be taken for inputs of another trace
+        options: dict[str, Any] = {"fallback_random": True, "cpp_wrapper": in_cpp}
+        if threads is not None:
+            options["cpp.threads"] = threads
         with torch.no_grad(), _without_autocast():
-            self._run = compile(
-                self.module, inputs, options={"fallback_random": True, "cpp_wrapper": in_cpp}
-            )
+            self._run = compile(self.module, inputs, options=options)
 
 
 class UncheckedOneHot(TorchFunctionMode):

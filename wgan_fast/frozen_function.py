@@ -146,8 +146,7 @@ class FrozenFunction:
     def _in_parts(self, state: Sequence[Tensor], arguments: Sequence[Tensor]) -> SideBySide | None:
         """By equal parts of the batch, where that is proven and pays."""
         count = 1 if self._apart is None else parts_of(arguments)
-        # Compiled graphs have larger kernels, and fewer of them, and are called by Python.
-        if count == 1 or self.mode == "compiled":
+        if count == 1:
             return None
         parts = cut(arguments, count)
         try:
@@ -158,7 +157,12 @@ class FrozenFunction:
             found = SideBySide(self._graph_of(state, parts[0]), count)
         except (TraceError, Unsupported):
             return None
-        return found if found.pays else None
+        if not found.pays(self.mode == "compiled"):
+            return None
+        if self.mode == "compiled":
+            with _restored(state, arguments):
+                found.graph.compile(parts[0], threads=1)
+        return found
 
     def _graph_of(self, state: Sequence[Tensor], arguments: Sequence[Tensor]) -> FlatGraph:
         try:

@@ -1,7 +1,7 @@
 """A flat graph as a list of calls that the compiled extension makes, with no Python in between."""
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -61,6 +61,21 @@ def runs_side_by_side() -> bool:
     from wgan_fast._C import RUNS_SIDE_BY_SIDE
 
     return RUNS_SIDE_BY_SIDE
+
+
+def mean_of(
+    function: Replayed, calls: Sequence[tuple[Tensor, ...]], rows: Sequence[int]
+) -> list[Tensor | None]:
+    """The means of a function's results over calls that run side by side, each in one thread.
+
+    The function is a replay, or a compiled graph, which gives up the interpreter while it computes.
+    At the places in ``rows``, results are concatenated.
+    """
+    from wgan_fast._C import Replay, mean_of_calls
+
+    if isinstance(function, Replay):
+        return function.mean(calls, rows)  # type: ignore[no-any-return]
+    return mean_of_calls(function, calls, rows)  # type: ignore[no-any-return]
 
 
 def _is_flat(target: Any) -> bool:

@@ -23,6 +23,8 @@ _SAMPLES = 8
 # In bytes, of the batch's largest tensor: the threads of large operators wait for each other a
 # small part of the time, and their caches hold one batch sooner than its parts.
 _LARGEST = 8 << 20
+# In bytes, of the same tensor: threads that begin with a call in Python begin one after the other.
+_COMPILED = 1 << 20
 # In bytes: gradients up to this size stay in a core's own cache until they are added up.
 _STAYS_CLOSE = 1 << 20
 
@@ -57,11 +59,15 @@ class SideBySide:
         self._parts = parts
         self._rows = list(rows)
 
-    @property
-    def pays(self) -> bool:
-        """Whether operators are small enough, and gradients, of which each part has its own."""
+    def pays(self, compiled: bool = False) -> bool:
+        """Whether operators are small enough, and gradients, of which each part has its own.
+
+        To be asked before the graph is ``compiled``, if it is to be.
+        """
         largest = self.graph.largest * self._parts
         held = sum(one.numel() * one.element_size() for one in self.graph.state)
+        if compiled and largest < _COMPILED:
+            return False
         return self.graph.replays and largest <= _LARGEST and held <= max(largest, _STAYS_CLOSE)
 
     def __call__(self, *arguments: Tensor) -> list[Tensor | None]:

@@ -198,7 +198,7 @@ def _in_parts(
         return None
     first_row = 1 + len(traced.means)
     in_parts = SideBySide(graph, len(parts), range(first_row, first_row + len(traced.rows)))
-    return _Replayed(way, in_parts, traced) if in_parts.pays else None
+    return _Replayed(way, in_parts, traced) if in_parts.pays() else None
 
 
 def _graph_of(
