@@ -91,3 +91,16 @@ def test_arguments():
         step(real, real, cond=labels[:3])
     with pytest.raises(ValueError, match="pac: expected a divisor of the batch's 8 samples"):
         wgan_fast.freeze(critic, real, cond=labels, pac=3)
+
+
+def test_a_mask_that_comes_later_is_not_ignored():
+    critic, labels = conditional(), torch.randint(4, (B,))
+    real, fake = torch.randn(2, B, 5, dtype=torch.float64)
+    alpha, mask = torch.rand(B, dtype=torch.float64), torch.rand(B, 5, dtype=torch.float64)
+    step = wgan_fast.freeze(critic, real, cond=labels)
+    for given in (None, mask, None):
+        ours = step(real, fake, alpha, cond=labels, mask=given)
+        theirs = wgan_fast.critic_loss(
+            critic, real, fake, alpha=alpha, cond=labels, mask=given, backend="autograd"
+        )
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)

@@ -111,7 +111,8 @@ class CriticCall:
         """Equal for calls of one critic in the same form; the values of arguments are not in it."""
         select = getattr(self.select, "__code__", None) or repr(self.select)
         conditions = tuple((tensor.shape[1:], tensor.dtype) for tensor in self.conditions)
-        return self.form.key, select, conditions, tuple(self.cond_kwargs), tuple(self.fixed)
+        named = tuple(self.cond_kwargs), tuple(self.fixed)
+        return self.form.key, select, conditions, *named, self.mask is not None
 
     def of_rows(self, part: slice) -> "CriticCall":
         """For a slice of the scores' rows."""

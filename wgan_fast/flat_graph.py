@@ -8,7 +8,7 @@ whoever keeps one must know when the function would do something else
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -47,8 +47,8 @@ class FlatGraph:
         replay = replay_of(module.graph)
         self.replays = replay is not None
         """Whether the compiled extension runs it, and not Python."""
-        self.largest = max(map(_bytes, module.graph.nodes))
-        """Bytes of the largest tensor in it."""
+        self.largest = _largest(module.graph, state)
+        """Bytes of the largest tensor in it, but for ``state`` and what has its shape."""
         self._run: Callable[..., Any] = replay or module.forward
 
     def __call__(self, *arguments: Tensor) -> list[Tensor | None]:
@@ -248,9 +248,15 @@ def _seen(node: Any) -> Tensor | None:
     return node.meta.get("val") if isinstance(node, Node) else None
 
 
-def _bytes(node: Node) -> int:
-    seen = _seen(node)
-    return seen.numel() * seen.element_size() if isinstance(seen, Tensor) else 0
+def _largest(graph: Graph, state: Iterable[Tensor]) -> int:
+    of_state = {tuple(sorted(tensor.shape)) for tensor in state}  # also of what is transposed
+    made = [_seen(node) for node in graph.nodes if node.op == "call_function"]
+    sizes = [
+        tensor.numel() * tensor.element_size()
+        for tensor in made
+        if isinstance(tensor, Tensor) and tuple(sorted(tensor.shape)) not in of_state
+    ]
+    return max(sizes, default=0)
 
 
 def _add_to_product(graph: Graph, node: Node) -> None:

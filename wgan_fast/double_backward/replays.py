@@ -172,7 +172,10 @@ def _traced(
     parts = cut(arguments, parts_of(arguments) if averages else 1)
     in_parts = None
     if len(parts) > 1 and keeps_apart(critic, [batch(*part) for part in parts]):
-        in_parts = _in_parts(critic, way, parts, compute, batch, rows_apart)
+        try:
+            in_parts = _in_parts(critic, way, parts, compute, batch, rows_apart)
+        except Exception as error:  # a critic can be tied to its batch's size in any way
+            logger.debug("not taken in parts: %s", error)
     if in_parts is not None:
         return in_parts
     graph, traced = _graph_of(way, arguments, compute)
