@@ -37,9 +37,10 @@ def draw(counts, dtype, tensors):
     drawn = []
     for count in counts:
         some = [random_tensor(count, dtype) for _ in range(tensors)]
-        # v > m², as for every history; far from it, so that the root is well conditioned.
+        # v > m², as for every history; twice of it, so that the root is well conditioned however
+        # large a mean is drawn.
         past = some[3].double() if tensors > 3 else torch.zeros(count, dtype=torch.float64)
-        some[2] = (past**2 + 0.5 + torch.rand(count, dtype=torch.float64)).to(dtype)
+        some[2] = (2 * past**2 + 0.5 + torch.rand(count, dtype=torch.float64)).to(dtype)
         drawn.append(some)
     return drawn
 
