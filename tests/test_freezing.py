@@ -276,7 +276,7 @@ def test_the_graph_is_flat_and_of_first_order():
     real, *_ = batch(3)
     step = wgan_fast.freeze(critic, real)
     names = [str(op) for op in step.graph(real).ops]
-    assert "aten.threshold_backward.default" in names
+    assert "aten.threshold_backward.grad_input" in names
     assert len(names) < 80
     assert not any("zeros" in name for name in names)
     assert step.graph(real[:2]) is None

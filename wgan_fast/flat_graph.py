@@ -20,6 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.graph import CodeGen
 from torch.overrides import TorchFunctionMode
 
+from wgan_fast.graph_memory import reuse_memory
 from wgan_fast.replay import mean_of, replay_of
 
 aten = torch.ops.aten
@@ -149,6 +150,7 @@ def trace(
     simplify(module.graph)
     if not to_the_bit:
         join_products(module.graph)
+    reuse_memory(module.graph)
     module.recompile()
     return FlatGraph(module, [*state, *found])
 

@@ -158,7 +158,7 @@ def check_penalty(penalty: Any, **apart: Any) -> Penalty:
         )
     given = {name: value for name, value in apart.items() if value is not None}
     if penalty is None:
-        return Penalty(**given)
+        return Penalty(**given) if given else NAMED["gp"]
     if given:
         name, value = next(iter(given.items()))
         raise ValueError(

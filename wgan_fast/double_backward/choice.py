@@ -18,6 +18,9 @@ _PLAIN = frozenset({bool, int, float, str, type(None)})
 
 def unwrapped(critic: Any) -> Any:
     """The module that ``torch.compile`` wrapped, which it cannot differentiate twice."""
+    if isinstance(critic, nn.Module):  # which takes its time to say that it has no such attribute
+        within = critic._modules
+        return within["_orig_mod"] if "_orig_mod" in within else critic
     return getattr(critic, "_orig_mod", critic)
 
 
@@ -106,6 +109,8 @@ def _filled(cell: Any) -> bool:
 
 def _identity(critic: Any) -> tuple[Any, tuple[Any, ...]]:
     """What stays of a critic from step to step, even of a function that is made anew in each."""
+    if isinstance(critic, nn.Module):
+        return critic, (critic.training,)
     if isinstance(critic, CriticCall):
         anchor, rest = _identity(critic.critic)
         return anchor, (*rest, critic.key)

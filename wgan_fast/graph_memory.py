@@ -1,0 +1,135 @@
+"""Elementwise ops of a flat graph, made to write into an input that nobody needs any more.
+
+An activation's input is such a one wherever its derivative is told from its output. Written in
+place, a result is in the cache already, and no fresh memory has to be found for it.
+"""
+
+import operator
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.fx import Graph, Node
+
+aten = torch.ops.aten
+
+# Elementwise: each number of the result from the number in the same place of the first argument.
+_IN_PLACE = {
+    aten.relu.default: aten.relu_.default,
+    aten.leaky_relu.default: aten.leaky_relu_.default,
+    aten.elu.default: aten.elu_.default,
+    aten.silu.default: aten.silu_.default,
+    aten.hardtanh.default: aten.hardtanh_.default,
+    aten.tanh.default: aten.tanh_.default,
+    aten.sigmoid.default: aten.sigmoid_.default,
+    aten.add.Tensor: aten.add_.Tensor,
+    aten.sub.Tensor: aten.sub_.Tensor,
+    aten.mul.Tensor: aten.mul_.Tensor,
+    aten.div.Tensor: aten.div_.Tensor,
+}
+_INTO = {
+    aten.threshold_backward.default: aten.threshold_backward.grad_input,
+    aten.leaky_relu_backward.default: aten.leaky_relu_backward.grad_input,
+}
+_CHANGED = _IN_PLACE.keys() | _INTO.keys()
+# Ops that give each of their results memory of its own, which views alone share.
+_FRESH = {
+    aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default,
+    aten.convolution.default, aten.convolution_backward.default, aten.avg_pool2d.default,
+    aten.avg_pool2d_backward.default, aten.native_layer_norm.default, aten.div.Scalar, *_CHANGED,
+}  # fmt: skip
+
+
+def reuse_memory(graph: Graph) -> None:
+    """Let ops write into their first argument where that is the last that is done with it."""
+    place = {node: index for index, node in enumerate(graph.nodes)}
+    memory: dict[Node, Node] = {}
+    last_use: dict[Node, int] = {}
+    for node in graph.nodes:
+        memory[node] = _shared_with(node, memory)
+        for source in node.all_input_nodes:
+            last_use[memory[source]] = place[node]
+    for node in graph.nodes:
+        written = node.args[0] if node.target in _CHANGED else None
+        if not isinstance(written, Node):
+            continue
+        whole = memory[written]
+        others = [one for one in node.all_input_nodes if one is not written]
+        if (
+            _is_fresh(whole)
+            and last_use[whole] == place[node]
+            and all(memory[one] is not whole for one in others)
+            and _covers(written, whole)
+            and _is_alike(node, written)
+        ):
+            _write_into(node, written)
+            last_use[whole] = max(place[node], last_use.get(node, -1))
+            for other in memory:
+                if memory[other] is node:
+                    memory[other] = whole
+
+
+def _write_into(node: Node, written: Node) -> None:
+    if node.target in _INTO:
+        node.target = _INTO[node.target]
+        node.kwargs = {**node.kwargs, "grad_input": written}
+    else:
+        node.target = _IN_PLACE[node.target]
+
+
+def _shared_with(node: Node, memory: dict[Node, Node]) -> Node:
+    """The node that made the memory that a node's result lies in."""
+    if node.op != "call_function":
+        return node
+    sources = list(_aliased(node))
+    return memory[sources[0]] if sources else node
+
+
+def _aliased(node: Node) -> Iterator[Node]:
+    """The arguments that the result may lie in the memory of."""
+    if not isinstance(node.target, OpOverload):  # one of several results
+        if not _is_fresh(node):
+            yield from node.all_input_nodes
+        return
+    for formal, given in zip(node.target._schema.arguments, _by_position(node), strict=True):
+        if formal.alias_info is not None and isinstance(given, Node):
+            yield given
+    if node.target is aten._unsafe_view.default:
+        yield node.all_input_nodes[0]
+
+
+def _is_fresh(node: Node) -> bool:
+    """Whether a result, or the one of several, is in memory that nothing else lies in."""
+    made_by = node.all_input_nodes[0].target if node.target is operator.getitem else node.target
+    if not isinstance(made_by, OpOverload):
+        return False
+    # What is registered as an operator of its own must not give back what it was given.
+    is_own = made_by.namespace == "wgan_fast" and not made_by._schema.is_mutable
+    return made_by in _FRESH or is_own
+
+
+def _by_position(node: Node) -> list[Any]:
+    formals = node.target._schema.arguments  # type: ignore[union-attr]
+    return [
+        node.args[index] if index < len(node.args) else node.kwargs.get(formal.name)
+        for index, formal in enumerate(formals)
+    ]
+
+
+def _covers(view: Node, whole: Node) -> bool:
+    """Whether a view has every number of the memory that it lies in, and each in one place."""
+    one, all_of_it = view.meta.get("val"), whole.meta.get("val")
+    if not isinstance(one, Tensor) or not isinstance(all_of_it, Tensor):
+        return False
+    dense = bool(aten.is_non_overlapping_and_dense.default(one))
+    return dense and one.numel() == all_of_it.numel() and one.dtype == all_of_it.dtype
+
+
+def _is_alike(node: Node, other: Node) -> bool:
+    """Whether two results have one layout and type."""
+    one, two = node.meta.get("val"), other.meta.get("val")
+    if not isinstance(one, Tensor) or not isinstance(two, Tensor):
+        return False
+    return (one.shape, one.stride(), one.dtype) == (two.shape, two.stride(), two.dtype)
