@@ -1,6 +1,6 @@
 """A batch in slices: each contributes its share of every mean, and the sum is the batch's."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ class Computed(NamedTuple):
     half: bool = False
     """Whether float16 was among the values that led to the gradients."""
     digest: int | None = None
-    """Of the critic's recording, where it was one and no state was changed."""
+    """Of the critic's recordings, where no state was changed."""
 
 
 def slices(samples: int, chunk_size: int | None) -> Iterator[slice]:
@@ -43,6 +43,7 @@ def over(
     sums = Sums()
     totals: list[Tensor] = []
     rows: list[tuple[Tensor, ...]] = []
+    digests: list[int | None] = []
     half = False
     for part in parts:
         share = (part.stop - part.start) / samples
@@ -52,6 +53,7 @@ def over(
         means = [mean * share for mean in (done.value, *done.means)]
         totals = [a + b for a, b in zip(totals, means, strict=True)] if totals else means
         rows.append(done.rows)
+        digests.append(done.digest)
         half = half or done.half
         del done, gradient
     return Computed(
@@ -61,7 +63,13 @@ def over(
         tuple(totals[1:]),
         tuple(torch.cat(column) for column in zip(*rows, strict=True)),
         half,
+        digest_of(digests),
     )
+
+
+def digest_of(slices: Sequence[int | None]) -> int | None:
+    """The digest of a batch that was taken in slices; None where one of them has none."""
+    return slices[0] if len(slices) == 1 else None if None in slices else hash(tuple(slices))
 
 
 class Sums:

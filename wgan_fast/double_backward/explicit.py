@@ -158,13 +158,13 @@ def gradient_penalty(
     def usual() -> Computed:
         return _within_range(critic, x, chunk_size, on)
 
-    def whole(x: Tensor) -> Computed:
+    def compute(_: int, x: Tensor) -> Computed:
         return _gradient_penalty(critic, x, penalty, False, 1.0, half_precision.LARGEST_SCALE)
 
     if chunk_size is None:
         done = replayed(
-            critic, penalty, [x], whole, usual, batch=lambda x: x, rows_apart=False,
-            averages=penalty.reduction == "mean",
+            critic, penalty, [x], compute, usual, batch=lambda x: x, rows_apart=False,
+            averages=penalty.reduction == "mean", slices=lambda: 1,
         )  # fmt: skip
     else:
         done = usual()
@@ -217,21 +217,28 @@ def critic_loss(
         CrossSample: it may let samples see each other, or has state; nothing has been changed.
     """
 
+    def slices() -> int:
+        kept = merged.kept_of(critic, real, settings.at)
+        return kept.slices() if kept and real.is_cpu and settings.averages else 1
+
     def on(part: slice, share: float, largest: float) -> Computed:
         of_part = None if drawn is None else drawn[part]
         rows = of_rows(critic, part)
         return merged.critic_loss(rows, real[part], fake[part], of_part, settings, share, largest)
 
     def usual() -> Computed:
-        kept = merged.kept_of(critic, real, settings.at)
-        at_once = chunk_size
-        if chunk_size is None and kept and real.is_cpu and settings.averages:
-            at_once = math.ceil(real.shape[0] / kept.slices())
+        at_once = chunk_size or math.ceil(real.shape[0] / slices())
         return _within_range(critic, real, at_once, on)
 
-    def whole(weight: Tensor, real: Tensor, fake: Tensor, *drawn: Tensor) -> Computed:
-        given = drawn[0] if drawn else None
-        return merged.critic_loss(critic, real, fake, given, settings._replace(weight=weight))
+    def compute(pieces: int, weight: Tensor, *samples: Tensor) -> Computed:
+        given = settings._replace(weight=weight)
+
+        def on(part: slice, share: float) -> Computed:
+            real, fake, *drawn = (one[part] for one in samples)
+            of_part = drawn[0] if drawn else None
+            return merged.critic_loss(critic, real, fake, of_part, given, share)
+
+        return over(len(samples[0]), math.ceil(len(samples[0]) / pieces), on)
 
     def batch(_: Tensor, real: Tensor, fake: Tensor, *drawn: Tensor) -> Tensor:
         return Layout.of(settings.at, real, fake, drawn[0] if drawn else None).batch
@@ -244,8 +251,8 @@ def critic_loss(
         arguments = [weight, real, fake] if drawn is None else [weight, real, fake, drawn]
         about = settings._replace(weight=0.0)
         done = replayed(
-            critic, about, arguments, whole, usual, batch, rows_apart=True,
-            averages=settings.averages,
+            critic, about, arguments, compute, usual, batch, rows_apart=True,
+            averages=settings.averages, slices=slices,
         )  # fmt: skip
     else:
         done = usual()

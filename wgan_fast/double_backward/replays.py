@@ -18,7 +18,7 @@ from torch import Tensor
 from wgan_fast.critic_calls import CriticCall
 from wgan_fast.double_backward.apart import keeps_apart
 from wgan_fast.double_backward.choice import Memory, has_forward_hooks
-from wgan_fast.double_backward.chunks import Computed
+from wgan_fast.double_backward.chunks import Computed, digest_of
 from wgan_fast.double_backward.independence import ROUNDING
 from wgan_fast.double_backward.random_numbers import RandomNumbers
 from wgan_fast.double_backward.way import Critic, Way, noted
@@ -65,6 +65,7 @@ def replayed(
     batch: Callable[..., Tensor],
     rows_apart: bool,
     averages: bool,
+    slices: Callable[[], int],
 ) -> Computed:
     """``usual()``, or the same from a graph.
 
@@ -72,12 +73,13 @@ def replayed(
         critic: what is called.
         about: what else decides how it is called and what is computed; hashable.
         arguments: the tensors that the result is a function of, besides the critic's own.
-        compute: from ``arguments`` to the result, on the whole batch at once.
+        compute: from a number of slices and ``arguments`` to the result.
         usual: the result by whatever way is best without a graph.
         batch: from ``arguments`` to what the critic is called with.
         rows_apart: whether it must keep the batch's samples apart.
         averages: whether the result is a mean over the samples in ``arguments``, and its rows in
             their order.
+        slices: how many slices the whole batch is taken in, one after the other.
     """
     if _must_see_numbers(critic, arguments[0]):
         return usual()
@@ -111,7 +113,7 @@ def replayed(
         return done
     numbers_after = RandomNumbers(arguments[0].device)
     try:
-        candidate = _traced(critic, arguments, compute, batch, rows_apart, averages)
+        candidate = _traced(critic, arguments, compute, batch, rows_apart, averages, slices())
         numbers.put_back()
         again = None if candidate is None else candidate(critic, arguments)
         drawn = numbers_after == RandomNumbers(arguments[0].device)
@@ -161,12 +163,15 @@ def _traced(
     batch: Callable[..., Tensor],
     rows_apart: bool,
     averages: bool,
+    slices: int,
 ) -> _Replayed | None:
     """A graph of such a call; None where none can stand for it, or none pays."""
     found = noted(critic, batch(*arguments), rows_apart)
     if found is None:
         return None
     way, digest = found
+    if slices > 1:
+        return _in_slices(critic, way, arguments, compute, batch, rows_apart, slices)
     if arguments[0].is_cpu and way.largest > _LARGEST_ON_CPU:
         return None
     parts = cut(arguments, parts_of(arguments) if averages else 1)
@@ -178,8 +183,30 @@ def _traced(
             logger.debug("not taken in parts: %s", error)
     if in_parts is not None:
         return in_parts
-    graph, traced = _graph_of(way, arguments, compute)
+    graph, traced = _graph_of(way, arguments, compute, 1)
     return None if traced.half or digest != traced.digest else _Replayed(way, graph, traced)
+
+
+def _in_slices(
+    critic: Critic,
+    way: Way,
+    arguments: Sequence[Tensor],
+    compute: Compute,
+    batch: Callable[..., Tensor],
+    rows_apart: bool,
+    slices: int,
+) -> _Replayed | None:
+    """By a graph of equal slices, where Python takes the same way with each as with the batch."""
+    rows = [one.shape[0] for one in arguments if one.dim()]
+    if any(count % slices for count in rows):
+        return None
+    found = noted(critic, batch(*cut(arguments, slices)[0]), rows_apart)
+    if found is None or found[0].ops != way.ops:
+        return None
+    graph, traced = _graph_of(way, arguments, compute, slices)
+    if traced.half or digest_of([found[1]] * slices) != traced.digest:
+        return None
+    return _Replayed(way, graph, traced)
 
 
 def _in_parts(
@@ -195,8 +222,9 @@ def _in_parts(
     if found is None or found[0].ops != way.ops:
         return None
     with torch.no_grad():
-        compute(*parts[0])  # what is learnt of parts in the first call must not be traced
-    graph, traced = _graph_of(found[0], parts[0], compute)
+        compute(1, *parts[0])  # what is learnt of parts in the first call must not be traced
+    # Sums over parts have other roundings than the batch's anyway.
+    graph, traced = _graph_of(found[0], parts[0], compute, 1, to_the_bit=False)
     if traced.half or found[1] != traced.digest:
         return None
     first_row = 1 + len(traced.means)
@@ -205,17 +233,17 @@ def _in_parts(
 
 
 def _graph_of(
-    way: Way, arguments: Sequence[Tensor], compute: Compute
+    way: Way, arguments: Sequence[Tensor], compute: Compute, slices: int, to_the_bit: bool = True
 ) -> tuple[FlatGraph, Computed]:
     outcomes: list[Computed] = []
 
     def flat(*tensors: Tensor) -> list[Tensor | None]:
-        outcomes.append(compute(*tensors))
+        outcomes.append(compute(slices, *tensors))
         traced = outcomes[0]
         return [traced.value, *traced.means, *traced.rows, *traced.gradients]
 
     with torch.no_grad():
-        graph = trace(flat, way.outside, arguments, to_the_bit=True)
+        graph = trace(flat, way.outside, arguments, to_the_bit=to_the_bit)
     return graph, outcomes[0]
 
 
