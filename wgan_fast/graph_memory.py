@@ -72,11 +72,11 @@ def reuse_memory(graph: Graph) -> None:
 
 
 def _write_into(node: Node, written: Node) -> None:
-    if node.target in _INTO:
-        node.target = _INTO[node.target]
+    if into := _INTO.get(node.target):  # type: ignore[call-overload]
+        node.target = into
         node.kwargs = {**node.kwargs, "grad_input": written}
     else:
-        node.target = _IN_PLACE[node.target]
+        node.target = _IN_PLACE[node.target]  # type: ignore[index]
 
 
 def _shared_with(node: Node, memory: dict[Node, Node]) -> Node:

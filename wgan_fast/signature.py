@@ -48,7 +48,7 @@ class Signature:
 
     def now(self, arguments: Iterable[Tensor]) -> tuple[Any, ...]:
         """The facts at this moment."""
-        facts = [self._of_modules()]
+        facts: list[Any] = [self._of_modules()]
         for owner in self._owners:
             if not isinstance(owner, nn.Module):  # a closure may have been given other contents
                 facts += [id(_content(cell)) for cell in getattr(owner, "__closure__", None) or ()]

@@ -1,6 +1,7 @@
 """Calls that come again: from a graph, right, and never where Python takes another way."""
 
 import copy
+import functools
 import gc
 import random
 import threading
@@ -25,7 +26,7 @@ from tests.double_backward.oracle import (
     penalty_error,
     well_posed_error,
 )
-from wgan_fast.double_backward import replays
+from wgan_fast.double_backward import merged, replays
 from wgan_fast.double_backward.replays import CALLS_BEFORE
 
 
@@ -586,3 +587,38 @@ def test_large_activations_are_not_worth_it_on_a_cpu(counted):
     for _ in range(3):
         wgan_fast.gradient_penalty(critic, *torch.randn(2, *SHAPE))
     assert counted.replayed == 0
+
+
+class Branching(nn.Sequential):
+    """A function that does not depend on the batch's size, and Python that does."""
+
+    def forward(self, x):
+        scores = super().forward(x)
+        return scores * 1.0 if len(x) > 3 * SHAPE[0] // 2 else scores
+
+
+@pytest.mark.parametrize("objective", ["wasserstein", "nonsaturating"])
+@pytest.mark.parametrize(
+    ("slices", "make", "replays"),
+    [(2, nn.Sequential, 3), (3, nn.Sequential, 3), (4, nn.Sequential, 0), (2, Branching, 0)],
+    ids=["halves", "thirds", "unequal", "another way for each"],
+)
+def test_batches_beyond_the_cache(slices, make, replays, objective, counted, monkeypatch):
+    """A graph of all slices, if they are equal and Python takes them as it takes the batch."""
+    critic = make(*mlp(inplace=False)).double()
+    largest = 3 * SHAPE[0] * 8 * 8  # of the merged batch's hidden layer, in bytes
+    monkeypatch.setattr(merged, "_FITS_THE_CACHE", -(-largest // slices))
+    monkeypatch.setattr("wgan_fast.double_backward.replays.CALLS_BEFORE", 2)
+    sizes = []
+    record = merged.record
+    monkeypatch.setattr(
+        merged, "record", lambda critic, x, *rest, **more: (
+            sizes.append(len(x)), record(critic, x, *rest, **more)
+        )[1],
+    )  # fmt: skip
+    loss = functools.partial(wgan_fast.critic_loss, objective=objective)
+    for _ in range(2 + 2):
+        assert error_of(loss, critic, critic) < 1e-10
+    assert 3 * SHAPE[0] // slices in sizes or 3 * -(-SHAPE[0] // slices) in sizes
+    assert counted.replayed == replays
+    assert counted.missed == 0

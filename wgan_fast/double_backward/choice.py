@@ -18,9 +18,8 @@ _PLAIN = frozenset({bool, int, float, str, type(None)})
 
 def unwrapped(critic: Any) -> Any:
     """The module that ``torch.compile`` wrapped, which it cannot differentiate twice."""
-    if isinstance(critic, nn.Module):  # which takes its time to say that it has no such attribute
-        within = critic._modules
-        return within["_orig_mod"] if "_orig_mod" in within else critic
+    if isinstance(critic, nn.Module) and "_orig_mod" not in critic._modules:
+        return critic  # it takes its time to say that it has no such attribute
     return getattr(critic, "_orig_mod", critic)
 
 

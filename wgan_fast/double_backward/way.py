@@ -84,9 +84,9 @@ class Way:
             )
             for step in steps
         ]
-        self._calls = KnownCalls([
-            call._replace(x=stands.of(call.x), result=stands.of(call.result)) for call in calls
-        ])
+        self._calls = KnownCalls(
+            [call._replace(x=stands.of(call.x), result=stands.of(call.result)) for call in calls]
+        )
         self.outside = list(stands.outside.values())
         """Tensors from elsewhere: parameters, buffers, constants."""
         self._facts = self._facts_now()
