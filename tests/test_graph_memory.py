@@ -1,5 +1,7 @@
 """What a flat graph writes into: never anything that is needed still, and the same bits."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -108,7 +110,7 @@ def test_ops_that_write_already():
     assert traced(function, [draw(3, 4)], [W]).count("relu_.default") == 2
 
 
-@pytest.mark.parametrize("seed", range(SEED, SEED + 12))
+@pytest.mark.parametrize("seed", range(SEED, SEED + 8))
 def test_a_critics_step_to_the_bit(seed, monkeypatch):
     """With and without, on random critics."""
     torch.manual_seed(seed)
@@ -120,7 +122,8 @@ def test_a_critics_step_to_the_bit(seed, monkeypatch):
     for reuse in (flat_graph.reuse_memory, lambda graph: None):
         monkeypatch.setattr(flat_graph, "reuse_memory", reuse)
         try:
-            step = wgan_fast.freeze(critic, real)
+            # A critic of its own: a step may move its buffers.
+            step = wgan_fast.freeze(copy.deepcopy(critic), real)
         except wgan_fast.TraceError:
             pytest.skip("this one cannot be frozen")
         torch.manual_seed(seed)  # for dropout's masks

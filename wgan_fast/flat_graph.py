@@ -20,8 +20,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.graph import CodeGen
 from torch.overrides import TorchFunctionMode
 
-from wgan_fast.graph_memory import reuse_memory
+from wgan_fast.graph_memory import reuse_memory, seen
 from wgan_fast.replay import mean_of, replay_of
+from wgan_fast.stacked_products import stack_products
 
 aten = torch.ops.aten
 
@@ -150,6 +151,7 @@ def trace(
     simplify(module.graph)
     if not to_the_bit:
         join_products(module.graph)
+        stack_products(module.graph)
     reuse_memory(module.graph)
     module.recompile()
     return FlatGraph(module, [*state, *found])
@@ -221,7 +223,7 @@ def _does_nothing(node: Node) -> bool:
     if node.target in _ALIASES:
         return True
     if node.target in (aten.slice.Tensor, aten.view.default, aten.expand.default):
-        source, result = _seen(node.args[0]), _seen(node)
+        source, result = seen(node.args[0]), seen(node)
         if source is None or result is None:
             return False
         return source.shape == result.shape and source.stride() == result.stride()
@@ -245,14 +247,9 @@ def _writes(node: Node) -> bool:
     return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
 
 
-def _seen(node: Any) -> Tensor | None:
-    """What the node gave when it was traced, without its numbers."""
-    return node.meta.get("val") if isinstance(node, Node) else None
-
-
 def _largest(graph: Graph, state: Iterable[Tensor]) -> int:
     of_state = {tuple(sorted(tensor.shape)) for tensor in state}  # also of what is transposed
-    made = [_seen(node) for node in graph.nodes if node.op == "call_function"]
+    made = [seen(node) for node in graph.nodes if node.op == "call_function"]
     sizes = [
         tensor.numel() * tensor.element_size()
         for tensor in made
@@ -272,7 +269,7 @@ def _add_to_product(graph: Graph, node: Node) -> None:
             continue
         if any(_writes(between) for between in _between(product, node)):
             continue  # into the product's own arguments, maybe
-        whole, part = _seen(total), _seen(product)
+        whole, part = seen(total), seen(product)
         if whole is None or part is None or (whole.shape, whole.dtype) != (part.shape, part.dtype):
             continue
         with graph.inserting_before(node):

@@ -5,7 +5,7 @@ place, a result is in the cache already, and no fresh memory has to be found for
 """
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -42,33 +42,68 @@ _FRESH = {
 }  # fmt: skip
 
 
+class Memory:
+    """Which results of a graph lie in the same memory, and until when that is needed."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._place = {node: index for index, node in enumerate(graph.nodes)}
+        self._of: dict[Node, Node] = {}
+        self._last_use: dict[Node, int] = {}
+        for node in graph.nodes:
+            self._of[node] = _shared_with(node, self._of)
+            for source in node.all_input_nodes:
+                self._last_use[self._of[source]] = self._place[node]
+
+    def of(self, node: Node) -> Node:
+        """The node that made the memory that a node's result lies in."""
+        return self._of[node]
+
+    def place(self, node: Node) -> int:
+        """How many nodes come before one."""
+        return self._place[node]
+
+    def last_use(self, node: Node) -> int:
+        """The place of the last node that reads or writes a result's memory, or returns it."""
+        whole = self._of[node]
+        return self._last_use.get(whole, self._place[whole])
+
+    def is_fresh(self, node: Node) -> bool:
+        """Whether a result lies in memory that an op of the graph made, and has all of it."""
+        whole = self._of[node]
+        return _is_fresh(whole) and _covers(node, whole)
+
+    def written_between(self, first: Node, last: Node, results: Iterable[Node]) -> bool:
+        """Whether an op between two others writes into the memory of one of some results."""
+        of_results = {self._of[one] for one in results}
+        return any(
+            self._place[first] < self._place[node] < self._place[last]
+            and any(self._of[one] in of_results for one in _written(node))
+            for node in self._of
+        )
+
+    def join(self, node: Node, written: Node) -> None:
+        """A result is written into another's memory from now on."""
+        whole, last_use = self._of[written], self.last_use(node)
+        self._of |= {one: whole for one, other in self._of.items() if other is node}
+        self._last_use[whole] = max(last_use, self._last_use[whole])
+
+
 def reuse_memory(graph: Graph) -> None:
     """Let ops write into their first argument where that is the last that is done with it."""
-    place = {node: index for index, node in enumerate(graph.nodes)}
-    memory: dict[Node, Node] = {}
-    last_use: dict[Node, int] = {}
-    for node in graph.nodes:
-        memory[node] = _shared_with(node, memory)
-        for source in node.all_input_nodes:
-            last_use[memory[source]] = place[node]
+    memory = Memory(graph)
     for node in graph.nodes:
         written = node.args[0] if node.target in _CHANGED else None
         if not isinstance(written, Node):
             continue
-        whole = memory[written]
         others = [one for one in node.all_input_nodes if one is not written]
         if (
-            _is_fresh(whole)
-            and last_use[whole] == place[node]
-            and all(memory[one] is not whole for one in others)
-            and _covers(written, whole)
+            memory.is_fresh(written)
+            and memory.last_use(written) == memory.place(node)
+            and all(memory.of(one) is not memory.of(written) for one in others)
             and _is_alike(node, written)
         ):
             _write_into(node, written)
-            last_use[whole] = max(place[node], last_use.get(node, -1))
-            for other in memory:
-                if memory[other] is node:
-                    memory[other] = whole
+            memory.join(node, written)
 
 
 def _write_into(node: Node, written: Node) -> None:
@@ -100,6 +135,18 @@ def _aliased(node: Node) -> Iterator[Node]:
         yield node.all_input_nodes[0]
 
 
+def _written(node: Node) -> Iterator[Node]:
+    """The arguments that an op writes into."""
+    if node.op == "call_function" and isinstance(node.target, OpOverload):
+        for formal, given in zip(node.target._schema.arguments, _by_position(node), strict=True):
+            if formal.is_write:
+                yield from (one for one in _listed(given) if isinstance(one, Node))
+
+
+def _listed(given: Any) -> Any:
+    return given if isinstance(given, (list, tuple)) else [given]
+
+
 def _is_fresh(node: Node) -> bool:
     """Whether a result, or the one of several, is in memory that nothing else lies in."""
     made_by = node.all_input_nodes[0].target if node.target is operator.getitem else node.target
@@ -120,8 +167,8 @@ def _by_position(node: Node) -> list[Any]:
 
 def _covers(view: Node, whole: Node) -> bool:
     """Whether a view has every number of the memory that it lies in, and each in one place."""
-    one, all_of_it = view.meta.get("val"), whole.meta.get("val")
-    if not isinstance(one, Tensor) or not isinstance(all_of_it, Tensor):
+    one, all_of_it = seen(view), seen(whole)
+    if one is None or all_of_it is None:
         return False
     dense = bool(aten.is_non_overlapping_and_dense.default(one))
     return dense and one.numel() == all_of_it.numel() and one.dtype == all_of_it.dtype
@@ -129,7 +176,13 @@ def _covers(view: Node, whole: Node) -> bool:
 
 def _is_alike(node: Node, other: Node) -> bool:
     """Whether two results have one layout and type."""
-    one, two = node.meta.get("val"), other.meta.get("val")
-    if not isinstance(one, Tensor) or not isinstance(two, Tensor):
+    one, two = seen(node), seen(other)
+    if one is None or two is None:
         return False
     return (one.shape, one.stride(), one.dtype) == (two.shape, two.stride(), two.dtype)
+
+
+def seen(node: Any) -> Tensor | None:
+    """What a node gave when it was traced, without its numbers; None for several results."""
+    value = node.meta.get("val") if isinstance(node, Node) else None
+    return value if isinstance(value, Tensor) else None
