@@ -100,6 +100,80 @@ def test_parts_of_one_result_lie_together():
     assert not any("relu_" in op for op in traced(function, [draw(3, 4)], [W]))
 
 
+@pytest.fixture(scope="module")
+def others():
+    """Operators of somebody else's: views, said to be views or not."""
+    library = torch.library.Library("graph_memory_test", "DEF")
+    library.define("halves(Tensor(a) x, Tensor(b) y) -> (Tensor(a), Tensor(b))")
+    library.define("unsaid(Tensor x) -> Tensor")
+    kind = "CompositeExplicitAutograd"
+    library.impl("halves", lambda x, y: (x[:2], y[:2]), kind)
+    library.impl("unsaid", lambda x: x[:2], kind)
+    yield torch.ops.graph_memory_test
+    library._destroy()
+
+
+def changed(function):
+    """Whether an activation is written in place in a function's graph, whose results are right."""
+    return any("relu_" in op for op in traced(function, [draw(3, 4)], [W]))
+
+
+def test_views_of_several_arguments(others):
+    def function(x):
+        first, last = x @ W, x @ (2.0 * W)
+        of_first, of_last = others.halves(first, last)
+        return [first.relu(), last.relu(), of_first.exp(), of_last.exp()]
+
+    assert not changed(function)
+
+
+def test_views_that_nobody_says_are_any(others):
+    def of_another(x):
+        hidden = x @ W
+        view = others.unsaid(hidden)
+        return [view.sum(0), hidden.relu(), view.exp()]
+
+    def unsafe(x):
+        hidden = x @ W
+        view = torch.ops.aten._unsafe_view(hidden, [4, 3])
+        return [view.sum(0), hidden.relu(), view.exp()]
+
+    assert not changed(of_another)
+    assert not changed(unsafe)
+
+
+def test_memory_that_is_given_to_another():
+    def function(x):
+        first, last = x @ W, x @ (2.0 * W)
+        last.set_(first)
+        return [first.relu(), last.exp()]
+
+    assert not changed(function)
+
+
+def test_another_layout():
+    """Results are strided as they were."""
+
+    def function(x):
+        return [(x @ W).t() * draw_tall]
+
+    graph = trace(function, [W, draw_tall], [x := draw(3, 4)], to_the_bit=True)
+    assert graph(x)[0].stride() == function(x)[0].stride()
+
+
+draw_tall = torch.rand(4, 3, dtype=torch.float64)
+
+
+def test_another_device():
+    """A number's, on a CPU, is not where the tensor is that it is multiplied with."""
+
+    def function(number, x):
+        return [(number * 2.0) * x]
+
+    graph = trace(function, [], [torch.tensor(2.0), torch.empty((), device="meta")])
+    assert [str(op) for op in graph.ops].count("aten.mul.Tensor") == 2
+
+
 def test_ops_that_write_already():
     def function(x):
         hidden = x @ W

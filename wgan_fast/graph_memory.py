@@ -4,6 +4,7 @@ An activation's input is such a one wherever its derivative is told from its out
 place, a result is in the cache already, and no fresh memory has to be found for it.
 """
 
+import functools
 import operator
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -42,6 +43,10 @@ _FRESH = {
 }  # fmt: skip
 
 
+# Ops whose result may lie in the memory of an argument that they do not say so of.
+_UNSAID = {aten._unsafe_view.default, aten.lift.default, aten.set_.source_Tensor}
+
+
 class Memory:
     """Which results of a graph lie in the same memory, and until when that is needed."""
 
@@ -49,10 +54,20 @@ class Memory:
         self._place = {node: index for index, node in enumerate(graph.nodes)}
         self._of: dict[Node, Node] = {}
         self._last_use: dict[Node, int] = {}
+        self._mixed: set[Node] = set()
         for node in graph.nodes:
-            self._of[node] = _shared_with(node, self._of)
+            self._of[node] = self._shared_by([self._of[one] for one in _aliased(node)] or [node])
             for source in node.all_input_nodes:
                 self._last_use[self._of[source]] = self._place[node]
+
+    def _shared_by(self, memories: list[Node]) -> Node:
+        """The memory that a result lies in; of several that it may lie in, one is made."""
+        first, *others = dict.fromkeys(memories)
+        if others:
+            self._mixed.add(first)
+            self._last_use[first] = max(self._last_use.get(one, -1) for one in (first, *others))
+            self._of |= {node: first for node, whole in self._of.items() if whole in others}
+        return first
 
     def of(self, node: Node) -> Node:
         """The node that made the memory that a node's result lies in."""
@@ -70,7 +85,7 @@ class Memory:
     def is_fresh(self, node: Node) -> bool:
         """Whether a result lies in memory that an op of the graph made, and has all of it."""
         whole = self._of[node]
-        return _is_fresh(whole) and _covers(node, whole)
+        return whole not in self._mixed and _is_fresh(whole) and _covers(node, whole)
 
     def written_between(self, first: Node, last: Node, results: Iterable[Node]) -> bool:
         """Whether an op between two others writes into the memory of one of some results."""
@@ -114,37 +129,46 @@ def _write_into(node: Node, written: Node) -> None:
         node.target = _IN_PLACE[node.target]  # type: ignore[index]
 
 
-def _shared_with(node: Node, memory: dict[Node, Node]) -> Node:
-    """The node that made the memory that a node's result lies in."""
-    if node.op != "call_function":
-        return node
-    sources = list(_aliased(node))
-    return memory[sources[0]] if sources else node
-
-
 def _aliased(node: Node) -> Iterator[Node]:
     """The arguments that the result may lie in the memory of."""
+    if node.op != "call_function":
+        return
     if not isinstance(node.target, OpOverload):  # one of several results
         if not _is_fresh(node):
             yield from node.all_input_nodes
-        return
-    for formal, given in zip(node.target._schema.arguments, _by_position(node), strict=True):
-        if formal.alias_info is not None and isinstance(given, Node):
-            yield given
-    if node.target is aten._unsafe_view.default:
-        yield node.all_input_nodes[0]
+    elif node.target.namespace not in ("aten", "wgan_fast") or node.target in _UNSAID:
+        yield from node.all_input_nodes
+    else:
+        yield from _given(node, _aliases(node.target))
 
 
 def _written(node: Node) -> Iterator[Node]:
     """The arguments that an op writes into."""
     if node.op == "call_function" and isinstance(node.target, OpOverload):
-        for formal, given in zip(node.target._schema.arguments, _by_position(node), strict=True):
-            if formal.is_write:
-                yield from (one for one in _listed(given) if isinstance(one, Node))
+        yield from _given(node, _writes(node.target))
 
 
-def _listed(given: Any) -> Any:
-    return given if isinstance(given, (list, tuple)) else [given]
+Formals = tuple[tuple[int, str], ...]
+
+
+@functools.cache
+def _aliases(op: OpOverload) -> Formals:
+    """Positions and names of the arguments that results may be views of, or are."""
+    formals = enumerate(op._schema.arguments)
+    return tuple((place, one.name) for place, one in formals if one.alias_info is not None)
+
+
+@functools.cache
+def _writes(op: OpOverload) -> Formals:
+    formals = enumerate(op._schema.arguments)
+    return tuple((place, one.name) for place, one in formals if one.is_write)
+
+
+def _given(node: Node, formals: Formals) -> Iterator[Node]:
+    for place, name in formals:
+        given = node.args[place] if place < len(node.args) else node.kwargs.get(name)
+        several = given if isinstance(given, (list, tuple)) else [given]
+        yield from (one for one in several if isinstance(one, Node))
 
 
 def _is_fresh(node: Node) -> bool:
@@ -157,14 +181,6 @@ def _is_fresh(node: Node) -> bool:
     return made_by in _FRESH or is_own
 
 
-def _by_position(node: Node) -> list[Any]:
-    formals = node.target._schema.arguments  # type: ignore[union-attr]
-    return [
-        node.args[index] if index < len(node.args) else node.kwargs.get(formal.name)
-        for index, formal in enumerate(formals)
-    ]
-
-
 def _covers(view: Node, whole: Node) -> bool:
     """Whether a view has every number of the memory that it lies in, and each in one place."""
     one, all_of_it = seen(view), seen(whole)
@@ -175,11 +191,12 @@ def _covers(view: Node, whole: Node) -> bool:
 
 
 def _is_alike(node: Node, other: Node) -> bool:
-    """Whether two results have one layout and type."""
+    """Whether two results have one layout, type and device."""
     one, two = seen(node), seen(other)
     if one is None or two is None:
         return False
-    return (one.shape, one.stride(), one.dtype) == (two.shape, two.stride(), two.dtype)
+    facts = [(value.shape, value.stride(), value.dtype, value.device) for value in (one, two)]
+    return facts[0] == facts[1]
 
 
 def seen(node: Any) -> Tensor | None:

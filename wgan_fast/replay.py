@@ -16,7 +16,10 @@ Replayed = Callable[..., list[Tensor | None]]
 aten = torch.ops.aten
 
 _NONE = -1
-_ELEMENTWISE = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
+_ELEMENTWISE = {
+    aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor,
+    aten.add_.Tensor, aten.sub_.Tensor, aten.mul_.Tensor, aten.div_.Tensor,
+}  # fmt: skip
 
 
 def replay_of(graph: Graph) -> Replayed | None:

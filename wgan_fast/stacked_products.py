@@ -43,11 +43,13 @@ class _Pair(NamedTuple):
 
 def stack_products(graph: Graph) -> None:
     """Make one product of two wherever that changes nothing but roundings."""
+    memory = Memory(graph)
     for node in list(graph.nodes):
         if node.op == "call_function" and node.target is aten.addmm.default:
             pair = _pair(node)
-            if pair is not None and _may_be_stacked(graph, node, pair):
+            if pair is not None and _may_be_stacked(memory, node, pair):
                 _stack(graph, node, pair)
+                memory = Memory(graph)
     graph.eliminate_dead_code()
 
 
@@ -90,14 +92,14 @@ def _rows(node: Any) -> _Rows | None:
     return _Rows(whole, start or 0, min(count if stop is None else stop, count), count)
 
 
-def _may_be_stacked(graph: Graph, node: Node, pair: _Pair) -> bool:
+def _may_be_stacked(memory: Memory, node: Node, pair: _Pair) -> bool:
     """Whether the tangent can be written over the activations, and all else stays what it was."""
-    memory = Memory(graph)
     tangent, activations = pair.tangent, pair.activations
     one, other = seen(tangent), seen(activations)
     if tangent.target not in _INTO or tangent.kwargs or one is None or other is None:
         return False
-    if one.shape[1:] != other.shape[1:] or one.dtype != other.dtype or not other.is_contiguous():
+    alike = (one.shape[1:], one.dtype, one.device) == (other.shape[1:], other.dtype, other.device)
+    if not alike or not other.is_contiguous():
         return False
     for read in tangent.all_input_nodes:
         # The very rows that are written, or other memory.

@@ -35,6 +35,8 @@ _TRACES = 3
 # In bytes: where a CPU's tensors are larger than this, Python's time does not count, and a merged
 # batch is taken in slices.
 _LARGEST_ON_CPU = 8 << 20
+# Each slice has its ops in the graph, and tracing takes milliseconds for each of them.
+_SLICES = 8
 
 Compute = Callable[..., Computed]
 Graph = FlatGraph | SideBySide
@@ -166,12 +168,12 @@ def _traced(
     slices: int,
 ) -> _Replayed | None:
     """A graph of such a call; None where none can stand for it, or none pays."""
+    if slices > 1:
+        return _in_slices(critic, arguments, compute, batch, rows_apart, slices)
     found = noted(critic, batch(*arguments), rows_apart)
     if found is None:
         return None
     way, digest = found
-    if slices > 1:
-        return _in_slices(critic, way, arguments, compute, batch, rows_apart, slices)
     if arguments[0].is_cpu and way.largest > _LARGEST_ON_CPU:
         return None
     parts = cut(arguments, parts_of(arguments) if averages else 1)
@@ -189,22 +191,22 @@ def _traced(
 
 def _in_slices(
     critic: Critic,
-    way: Way,
     arguments: Sequence[Tensor],
     compute: Compute,
     batch: Callable[..., Tensor],
     rows_apart: bool,
     slices: int,
 ) -> _Replayed | None:
-    """By a graph of equal slices, where Python takes the same way with each as with the batch."""
+    """By a graph of equal slices, of which the critic sees one at a time."""
     rows = [one.shape[0] for one in arguments if one.dim()]
-    if any(count % slices for count in rows):
+    if slices > _SLICES or any(count % slices for count in rows):
         return None
     found = noted(critic, batch(*cut(arguments, slices)[0]), rows_apart)
-    if found is None or found[0].ops != way.ops:
+    if found is None:
         return None
+    way, digest = found
     graph, traced = _graph_of(way, arguments, compute, slices)
-    if traced.half or digest_of([found[1]] * slices) != traced.digest:
+    if traced.half or digest_of([digest] * slices) != traced.digest:
         return None
     return _Replayed(way, graph, traced)
 

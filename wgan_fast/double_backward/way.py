@@ -2,8 +2,7 @@
 
 A critic's Python runs in every call, and may choose otherwise each time. :func:`noted` writes down
 every op of one call; :meth:`Way.still_taken` runs the critic again and compares op by op, handing
-out stand-ins in place of results, and module by module where a module is torch.nn's own. Where
-nothing differs, whatever was traced of that call holds for
+out stand-ins in place of results. Where nothing differs, whatever was traced of that call holds for
 this one.
 """
 
@@ -19,13 +18,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from wgan_fast.double_backward.choice import every_module, plain_facts
 from wgan_fast.double_backward.errors import CrossSample, Unsupported
 from wgan_fast.double_backward.independence import State
-from wgan_fast.double_backward.module_calls import (
-    KnownCalls,
-    ModuleCall,
-    Outermost,
-    called_by,
-    known_modules,
-)
 from wgan_fast.double_backward.record import record_by, seen_by
 from wgan_fast.double_backward.recorder import Recorder, tensors_in
 from wgan_fast.double_backward.recording import Recording
@@ -62,14 +54,11 @@ class Way:
 
     Args:
         steps: the ops, in order.
-        calls: the modules among them that are compared as wholes.
         x: what the critic was called with.
         scores: what it returned.
     """
 
-    def __init__(
-        self, steps: list[_Step], calls: list[ModuleCall], x: Tensor, scores: Tensor
-    ) -> None:
+    def __init__(self, steps: list[_Step], x: Tensor, scores: Tensor) -> None:
         stands = _StandIns(steps, x)
         self.largest = stands.largest
         """Bytes of the largest tensor in the critic."""
@@ -84,9 +73,6 @@ class Way:
             )
             for step in steps
         ]
-        self._calls = KnownCalls(
-            [call._replace(x=stands.of(call.x), result=stands.of(call.result)) for call in calls]
-        )
         self.outside = list(stands.outside.values())
         """Tensors from elsewhere: parameters, buffers, constants."""
         self._facts = self._facts_now()
@@ -104,11 +90,7 @@ class Way:
         watch = _Watch(self._steps)
         modes = [(module, module.training) for module in every_module(critic)]
         try:
-            with (
-                seen_by(watch),
-                torch._C._ExcludeDispatchKeyGuard(_VIEWS),
-                self._calls.skipped(watch),
-            ):
+            with seen_by(watch), torch._C._ExcludeDispatchKeyGuard(_VIEWS):
                 taken = critic(self._x) is self._scores
         except (_OtherWay, Exception):  # an error of the critic's own will come again
             for module, training in modes:  # which it may have been about to put back
@@ -174,12 +156,10 @@ def noted(critic: Critic, x: Tensor, rows_apart: bool) -> tuple[Way, int] | None
     noting = _Noting(rule_of, x.shape[0] if rows_apart else 0)
     facts, state = plain_facts(critic), State(critic)
     called_with: list[Tensor] = []
-    outermost = Outermost(noting.steps)
 
     def called(given: Tensor) -> Any:
         called_with.append(given)
-        with called_by(known_modules(critic), outermost):
-            return critic(given)
+        return critic(given)
 
     try:
         recording = record_by(called, x, noting)
@@ -191,17 +171,15 @@ def noted(critic: Critic, x: Tensor, rows_apart: bool) -> tuple[Way, int] | None
         noting.roll_back()
         state.put_back()
         return None
-    way = Way(noting.steps, outermost.calls, called_with[0], recording.scores)
+    found = Way(noting.steps, called_with[0], recording.scores), recording.digest
     made = [ref(t) for step in noting.steps for t in tensors_in(_listed(step.result))]
     made += map(ref, called_with)
-    digest = recording.digest
     noting.steps.clear()
-    outermost.calls.clear()
     called_with.clear()
     del recording
     noting.recording = Recording()
     # What a critic keeps for later must be no stand-in, so it has to be called for real.
-    return None if any(tensor() is not None for tensor in made) else (way, digest)
+    return None if any(tensor() is not None for tensor in made) else found
 
 
 class _Noting(Recorder):
