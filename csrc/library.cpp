@@ -8,6 +8,7 @@
 #include <string>
 
 #include "replay.h"
+#include "snapshot.h"
 
 #ifdef WGAN_FAST_CUDA
 #include <cuda.h>
@@ -58,4 +59,5 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("build_info", &build_info,
         "How this module was built: compiler, cpu_capability, openmp, cuda, cuda_archs, torch.");
   wgan_fast::bind_replay(m);
+  wgan_fast::bind_snapshot(m);
 }

@@ -154,12 +154,15 @@ def add_hook(critic, step):
     critic[0].register_forward_hook(lambda module, inputs, output: output * 2)
 
 
+@pytest.mark.parametrize("calls_before", [0, 3])
 @pytest.mark.parametrize(
     "change", [flatter, evaluate, freeze_bias, replace_layer, replace_parameter, add_hook]
 )
-def test_a_change_is_noticed(change):
+def test_a_change_is_noticed(change, calls_before):
     critic = mlp(nn.LeakyReLU(0.2), nn.BatchNorm1d(8), nn.Tanh())
     step = wgan_fast.freeze(critic, batch(3)[0])
+    for _ in range(calls_before):
+        step(*batch(3))
     change(critic, step)
     real, fake, alpha = batch(3)
     wanted = [p for p in critic.parameters() if p.requires_grad]

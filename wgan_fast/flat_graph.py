@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from wgan_fast.graph_memory import reuse_memory, seen
 from wgan_fast.replay import mean_of, replay_of
 from wgan_fast.stacked_products import stack_products
+from wgan_fast.thin_products import turn_thin_products
 
 aten = torch.ops.aten
 
@@ -123,7 +124,8 @@ def trace(
 
     ``state`` names the tensors that the function reads or writes besides: they become inputs, so
     that a number read from them (``.item()``) is noticed and not written into the graph. Unless
-    results have to be the function's own ``to_the_bit``, sums and products are joined.
+    results have to be the function's own ``to_the_bit``, sums and products are joined, and thin
+    products turned.
 
     Raises:
         TraceError: the function reads a number out of a tensor, as a Python branch on a loss does.
@@ -152,6 +154,7 @@ def trace(
     if not to_the_bit:
         join_products(module.graph)
         stack_products(module.graph)
+        turn_thin_products(module.graph)
     reuse_memory(module.graph)
     module.recompile()
     return FlatGraph(module, [*state, *found])

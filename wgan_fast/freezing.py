@@ -42,6 +42,7 @@ class FrozenStep:
         self.weight = weight
         """λ: an input of the graph, to be changed at will."""
         self._critic = critic
+        self._weight_of: Any = None
         self._parameters: dict[Any, dict[str, nn.Parameter]] = {}
         self._settings = settings
         self._penalty = settings.penalty
@@ -72,7 +73,9 @@ class FrozenStep:
 
     def _called(self, real: Any, fake: Any, of_batch: Mapping[str, Any]) -> Shaped:
         call = shaped(self._critic, real, fake, **self._of_shape, **of_batch)
-        return call._replace(real=call.real.detach(), fake=call.fake.detach())
+        if call.real.requires_grad or call.fake.requires_grad:
+            return call._replace(real=call.real.detach(), fake=call.fake.detach())
+        return call
 
     def _function(self, called: Shaped) -> FrozenFunction:
         """What is frozen of a critic that is called like this."""
@@ -93,10 +96,12 @@ class FrozenStep:
 
     def _arguments(self, called: Shaped, drawn: Tensor) -> tuple[Tensor, ...]:
         critic, real, fake, _ = called
-        kind = ops.accumulation_dtype(real.dtype)
-        weight = torch.full((), self.weight, dtype=kind, device=real.device)
+        about = self.weight, ops.accumulation_dtype(real.dtype), real.device
+        if self._weight_of != about:
+            self._weight_of = about
+            self._weight = torch.full((), self.weight, dtype=about[1], device=about[2])
         more = critic.tensors if isinstance(critic, CriticCall) else []
-        return real, fake, drawn, weight, *more
+        return real, fake, drawn, self._weight, *more
 
     # fmt: off
     @overload

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wgan_fast.double_backward.choice import modules_of
+from wgan_fast.ops.registration import EXTENSION_MISSING
 
 _PLAIN = frozenset({bool, int, float, str, tuple, type(None)})
 
@@ -59,6 +60,22 @@ class Signature:
         facts += [torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")]
         facts += [torch.get_autocast_dtype(kind) for kind in ("cpu", "cuda")]
         return tuple(facts)
+
+    def snapshot(self, arguments: Iterable[Tensor]) -> Any:
+        """``holds(*arguments)`` says whether the facts are these; False may mean: ask for them.
+
+        None where that cannot be told without asking: the extension is missing, or an owner is a
+        function, whose closure is among the facts.
+        """
+        if EXTENSION_MISSING or not all(isinstance(owner, nn.Module) for owner in self._owners):
+            return None
+        from wgan_fast._C import Snapshot
+
+        parts = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
+        held = [getattr(module, part) for module in self._modules for part in parts]
+        if not all(isinstance(one, dict) for one in held):  # a scripted module's are not
+            return None
+        return Snapshot([vars(module) for module in self._modules], held, *arguments)
 
 
 def _content(cell: Any) -> Any:

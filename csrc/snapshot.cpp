@@ -1,0 +1,163 @@
+// wgan_fast._C.Snapshot: whether modules and arguments are what they were, told in a microsecond.
+//
+// A frozen step asks that in every call. Asked in Python, a fact after the other, it takes as long
+// as ten kernels of a small critic. What is compared is written in wgan_fast/signature.py.
+
+#include "snapshot.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/core/Tensor.h>
+#include <pybind11/stl.h>
+#include <torch/csrc/autograd/python_variable.h>
+
+#include <array>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+namespace wgan_fast {
+namespace {
+
+namespace py = pybind11;
+
+// The types whose values are facts: immutable, so that the same object is the same value.
+bool is_plain(PyObject* value) {
+  return value == Py_None || PyBool_Check(value) || PyLong_CheckExact(value) ||
+         PyFloat_CheckExact(value) || PyUnicode_CheckExact(value) || PyTuple_CheckExact(value);
+}
+
+bool is_any(PyObject*) { return true; }
+
+// body(value) for the values of a dictionary, in order, until it returns false.
+template <typename Body>
+bool for_each_value(const py::dict& dict, const Body& body) {
+  PyObject* name = nullptr;
+  PyObject* value = nullptr;
+  Py_ssize_t position = 0;
+  while (PyDict_Next(dict.ptr(), &position, &name, &value) != 0) {
+    if (!body(value)) return false;
+  }
+  return true;
+}
+
+// The objects in a dictionary, those of some types. They are held: another at the same address
+// would be taken for the one that was there.
+class Contents {
+ public:
+  Contents(py::dict dict, bool (*counts)(PyObject*)) : dict_(std::move(dict)), counts_(counts) {
+    for_each_value(dict_, [this](PyObject* value) {
+      if (counts_(value)) values_.push_back(py::reinterpret_borrow<py::object>(value));
+      return true;
+    });
+  }
+
+  bool unchanged() const {
+    size_t next = 0;
+    const bool same = for_each_value(dict_, [&](PyObject* value) {
+      return !counts_(value) || (next < values_.size() && values_[next++].ptr() == value);
+    });
+    return same && next == values_.size();
+  }
+
+ private:
+  py::dict dict_;
+  bool (*counts_)(PyObject*);
+  std::vector<py::object> values_;
+};
+
+using Kind = std::tuple<bool, at::ScalarType, at::Device>;
+
+Kind kind_of(const at::Tensor& tensor) {
+  return {tensor.requires_grad(), tensor.scalar_type(), tensor.device()};
+}
+
+// What an argument is, but for its numbers.
+struct Form {
+  explicit Form(const at::Tensor& tensor)
+      : sizes(tensor.sizes()),
+        strides(tensor.strides()),
+        type(tensor.scalar_type()),
+        device(tensor.device()) {}
+
+  bool fits(const at::Tensor& tensor) const {
+    return tensor.sizes() == sizes && tensor.strides() == strides && tensor.scalar_type() == type &&
+           tensor.device() == device;
+  }
+
+  at::DimVector sizes;
+  at::DimVector strides;
+  at::ScalarType type;
+  at::Device device;
+};
+
+const at::Tensor& tensor_of(py::handle given) {
+  if (!THPVariable_Check(given.ptr())) throw py::type_error("expected tensors alone");
+  return THPVariable_Unpack(given.ptr());
+}
+
+using Modes = std::array<int, 5>;
+
+// What the calling thread has set that decides what operators do.
+Modes modes_now() {
+  const auto of = [](at::DeviceType device) {
+    return static_cast<int>(at::autocast::get_autocast_dtype(device));
+  };
+  return {at::autocast::is_autocast_enabled(at::kCPU), at::autocast::is_autocast_enabled(at::kCUDA),
+          of(at::kCPU), of(at::kCUDA), at::get_num_threads()};
+}
+
+class Snapshot {
+ public:
+  // Attributes: each module's own; parts: its dictionaries of parameters, buffers, submodules and
+  // hooks.
+  Snapshot(const std::vector<py::dict>& attributes, const std::vector<py::dict>& parts,
+           const py::args& arguments)
+      : modes_(modes_now()) {
+    for (const py::dict& dict : attributes) contents_.emplace_back(dict, is_plain);
+    for (const py::dict& dict : parts) {
+      contents_.emplace_back(dict, is_any);
+      for_each_value(dict, [this](PyObject* value) {
+        if (THPVariable_Check(value)) {
+          tensors_.push_back(py::reinterpret_borrow<py::object>(value));
+          kinds_.push_back(kind_of(THPVariable_Unpack(value)));
+        }
+        return true;
+      });
+    }
+    for (const py::handle argument : arguments) forms_.emplace_back(tensor_of(argument));
+  }
+
+  bool holds(const py::args& arguments) const {
+    if (arguments.size() != forms_.size() || modes_now() != modes_) return false;
+    for (size_t i = 0; i < forms_.size(); ++i) {
+      if (!forms_[i].fits(tensor_of(arguments[i]))) return false;
+    }
+    for (const Contents& contents : contents_) {
+      if (!contents.unchanged()) return false;
+    }
+    for (size_t i = 0; i < tensors_.size(); ++i) {
+      if (kind_of(tensor_of(tensors_[i])) != kinds_[i]) return false;
+    }
+    return true;
+  }
+
+ private:
+  Modes modes_;
+  std::vector<Contents> contents_;
+  std::vector<py::object> tensors_;
+  std::vector<Kind> kinds_;
+  std::vector<Form> forms_;
+};
+
+}  // namespace
+
+void bind_snapshot(py::module_& m) {
+  py::class_<Snapshot>(m, "Snapshot",
+                       "What modules and arguments were, and whether they still are.")
+      .def(py::init<std::vector<py::dict>, std::vector<py::dict>, py::args>(),
+           py::arg("attributes"), py::arg("parts"))
+      .def("holds", &Snapshot::holds);
+}
+
+}  // namespace wgan_fast
