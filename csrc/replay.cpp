@@ -10,9 +10,11 @@
 #include <ATen/Parallel.h>
 #include <ATen/ScalarOps.h>
 #include <ATen/ThreadLocalState.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/ivalue.h>
 #include <ATen/core/jit_type.h>
+#include <c10/core/GradMode.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/Device.h>
 #include <torch/csrc/Dtype.h>
@@ -187,6 +189,20 @@ Argument argument_of(const c10::Argument& formal, py::handle given, py::handle s
   return argument;
 }
 
+// In here autograd and autocast see nothing of the calls. What is below autograd still counts the
+// versions of tensors that are written, and ties views to their bases.
+struct BelowAutograd {
+  explicit BelowAutograd(bool writes_inputs) {
+    if (!writes_inputs) versionless.emplace(c10::DispatchKey::ADInplaceOrView);
+  }
+
+  at::NoGradGuard no_grad;
+  at::AutoDispatchBelowAutograd below_autograd;
+  c10::impl::ExcludeDispatchKeyGuard uncast{
+      c10::DispatchKeySet({c10::DispatchKey::AutocastCPU, c10::DispatchKey::AutocastCUDA})};
+  std::optional<c10::impl::ExcludeDispatchKeyGuard> versionless;
+};
+
 // body(i) for every i below ``count``, each in one thread and with this one's modes.
 template <typename Body>
 void side_by_side(size_t count, const Body& body) {
@@ -246,7 +262,8 @@ py::list mean_of_calls(const py::function& function, const std::vector<py::tuple
 
 class Replay {
  public:
-  Replay(int64_t inputs, int64_t slots) : inputs_(inputs), slots_(slots) {}
+  Replay(int64_t inputs, int64_t slots, bool writes_inputs)
+      : inputs_(inputs), slots_(slots), writes_inputs_(writes_inputs) {}
 
   // Add a call: of each argument its position in the schema, its value, and its tensors' slots.
   void add(const std::string& name, const std::string& overload,
@@ -272,22 +289,26 @@ class Replay {
     Slots slots = filled(given);
     {
       const py::gil_scoped_release release;
+      const BelowAutograd here(writes_inputs_);
       torch::jit::Stack stack;
       for (const Call& call : calls_) make(call, slots, stack);
     }
     return wrapped(results_of(slots));
   }
 
-  // The means of the results over calls that run side by side, each in one thread; at the places
-  // in ``rows``, the results one after the other.
-  py::list mean(const std::vector<py::tuple>& given, const std::vector<int64_t>& rows) const {
-    std::vector<Slots> calls;
-    for (const py::tuple& one : given) calls.push_back(filled(one));
+  // The means of the results over equal parts of the inputs from number ``whole`` on, those with
+  // an axis, which run side by side, each in one thread; at the places in ``rows``, the results one
+  // after the other.
+  py::list mean(const py::tuple& given, int64_t whole, int64_t parts,
+                const std::vector<int64_t>& rows) const {
+    const Slots slots = filled(given);
     std::vector<at::Tensor> means;
     {
       const py::gil_scoped_release release;
+      const BelowAutograd here(writes_inputs_);
+      std::vector<Slots> calls = in_parts(slots, whole, parts);
       make_all(calls);
-      for (Slots& slots : calls) slots = results_of(slots);
+      for (Slots& of_one : calls) of_one = results_of(of_one);
       means = joined(calls, rows);
     }
     return wrapped(means);
@@ -306,6 +327,18 @@ class Replay {
       slots[i] = THPVariable_Unpack(tensor.ptr());
     }
     return slots;
+  }
+
+  std::vector<Slots> in_parts(const Slots& slots, int64_t whole, int64_t parts) const {
+    std::vector<Slots> calls(parts, slots);
+    for (int64_t i = whole; i < inputs_; ++i) {
+      if (slots[i].dim() == 0) continue;
+      TORCH_CHECK(parts > 0 && slots[i].size(0) % parts == 0, "expected ", parts,
+                  " equal parts of every tensor, got one of ", slots[i].size(0), " rows");
+      const std::vector<at::Tensor> pieces = slots[i].chunk(parts);
+      for (int64_t part = 0; part < parts; ++part) calls[part][i] = pieces.at(part);
+    }
+    return calls;
   }
 
   std::vector<at::Tensor> results_of(const Slots& slots) const {
@@ -359,6 +392,7 @@ class Replay {
 
   int64_t inputs_;
   int64_t slots_;
+  bool writes_inputs_;
   std::vector<Call> calls_;
   std::vector<int64_t> results_;
 };
@@ -367,11 +401,13 @@ class Replay {
 
 void bind_replay(py::module_& m) {
   py::class_<Replay>(m, "Replay", "A flat list of operator calls, run without Python.")
-      .def(py::init<int64_t, int64_t>(), py::arg("inputs"), py::arg("slots"))
+      .def(py::init<int64_t, int64_t, bool>(), py::arg("inputs"), py::arg("slots"),
+           py::arg("writes_inputs"))
       .def("add", &Replay::add, py::arg("name"), py::arg("overload"), py::arg("arguments"),
            py::arg("results"), py::arg("last_uses"))
       .def("finish", &Replay::finish, py::arg("results"))
-      .def("mean", &Replay::mean, py::arg("calls"), py::arg("rows"))
+      .def("mean", &Replay::mean, py::arg("given"), py::arg("whole"), py::arg("parts"),
+           py::arg("rows"))
       .def("__call__", &Replay::operator());
   m.def("mean_of_calls", &mean_of_calls, py::arg("function"), py::arg("calls"), py::arg("rows"));
 #if AT_PARALLEL_OPENMP && defined(_OPENMP)

@@ -8,11 +8,16 @@ import torch.nn.functional as F
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from wgan_fast.flat_graph import trace
+from wgan_fast.graph_memory import writes_inputs
 from wgan_fast.live_memory import peak_bytes
 from wgan_fast.ops.registration import EXTENSION_MISSING
-from wgan_fast.replay import replay_of
+from wgan_fast.replay import replay_of as replay_of_graph
 
 pytestmark = pytest.mark.skipif(EXTENSION_MISSING is not None, reason="no extension here")
+
+
+def replay_of(graph):
+    return replay_of_graph(graph, writes_inputs(graph))
 
 
 def lists_of_tensors(x):
@@ -113,6 +118,42 @@ def test_an_input_is_itself():
     first, _, last = replay(x)
     assert first is x
     assert last is x
+
+
+WRITTEN = {
+    "itself": lambda x: x.add_(1),
+    "a view of it": lambda x: x.t()[1:].mul_(2),
+    "by another op's argument": lambda x: torch.add(x, 1, out=x),
+    "one of several": lambda x: torch.ops.aten._foreach_add_([x.clone(), x], 1),
+    "a view that may be none": lambda x: x.reshape(4, 5).add_(1),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_inputs_that_are_written_count_their_versions(name):
+    """By which autograd knows that what it kept is not what it was."""
+
+    def function(x):
+        WRITTEN[name](x)
+        return [x.sum()]
+
+    graph = make_fx(function)(torch.randn(5, 4)).graph
+    assert writes_inputs(graph)
+    replay, x = replay_of(graph), torch.randn(5, 4)
+    expected = function(x.clone())
+    before = x._version
+    assert torch.equal(replay(x)[0], expected[0])
+    assert x._version > before
+
+
+def test_results_of_a_graph_that_writes_no_input_hold_nothing_else():
+    def function(x):
+        return [(x @ x.t()).relu_().t(), x.exp().add_(1)[0]]
+
+    graph = make_fx(function)(torch.randn(5, 4)).graph
+    assert not writes_inputs(graph)
+    for result in replay_of(graph)(torch.randn(5, 4)):
+        assert result._base is None
 
 
 def test_errors_are_the_operators_own():

@@ -20,7 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.graph import CodeGen
 from torch.overrides import TorchFunctionMode
 
-from wgan_fast.graph_memory import reuse_memory, seen
+from wgan_fast.graph_memory import reuse_memory, seen, writes_inputs
 from wgan_fast.replay import mean_of, replay_of
 from wgan_fast.stacked_products import stack_products
 from wgan_fast.thin_products import turn_thin_products
@@ -47,26 +47,26 @@ class FlatGraph:
         self.state = state
         """What the graph takes before its arguments: parameters, buffers, and tensors that the
         function reaches otherwise. Held here, they are the function's own, read as they are now."""
-        replay = replay_of(module.graph)
+        replay = replay_of(module.graph, writes_inputs(module.graph))
         self.replays = replay is not None
         """Whether the compiled extension runs it, and not Python."""
         self.largest = _largest(module.graph, state)
         """Bytes of the largest tensor in it, but for ``state`` and what has its shape."""
-        self._run: Callable[..., Any] = replay or module.forward
+        self._run: Callable[..., Any] = replay or _below_autograd(module.forward)
 
     def __call__(self, *arguments: Tensor) -> list[Tensor | None]:
         """The function's results; autograd and autocast see nothing of it."""
-        with torch.no_grad(), torch._C._AutoDispatchBelowAutograd(), _without_autocast():
-            return self._run(*self.state, *arguments)  # type: ignore[no-any-return]
+        return self._run(*self.state, *arguments)  # type: ignore[no-any-return]
 
-    def mean(self, calls: Sequence[tuple[Tensor, ...]], rows: Sequence[int]) -> list[Tensor | None]:
-        """The results' means over calls that run side by side, each in one thread.
+    def mean(
+        self, arguments: Sequence[Tensor], parts: int, rows: Sequence[int]
+    ) -> list[Tensor | None]:
+        """The results' means over equal parts of the arguments, which run side by side.
 
-        At the places in ``rows`` they are concatenated instead. Only where the graph ``replays``.
+        Each part is computed in one thread. At the places in ``rows`` the results are concatenated
+        instead. Only where the graph ``replays``.
         """
-        given = [(*self.state, *call) for call in calls]
-        with torch.no_grad(), torch._C._AutoDispatchBelowAutograd(), _without_autocast():
-            return mean_of(self._run, given, rows)
+        return mean_of(self._run, self.state, arguments, parts, rows)
 
     @property
     def ops(self) -> list[Any]:
@@ -89,7 +89,7 @@ class FlatGraph:
         if threads is not None:
             options["cpp.threads"] = threads
         with torch.no_grad(), _without_autocast():
-            self._run = compile(self.module, inputs, options=options)
+            self._run = _below_autograd(compile(self.module, inputs, options=options))
 
 
 class UncheckedOneHot(TorchFunctionMode):
@@ -281,6 +281,16 @@ def _add_to_product(graph: Graph, node: Node) -> None:
         node.replace_all_uses_with(joined)
         graph.erase_node(node)
         return
+
+
+def _below_autograd(run: Callable[..., Any]) -> Callable[..., Any]:
+    """The function where autograd and autocast see nothing of it, as replays are by themselves."""
+
+    def below(*arguments: Tensor) -> Any:
+        with torch.no_grad(), torch._C._AutoDispatchBelowAutograd(), _without_autocast():
+            return run(*arguments)
+
+    return below
 
 
 class _without_autocast:  # noqa: N801 - used as a function

@@ -13,7 +13,8 @@ from wgan_fast.double_backward import choice
 from wgan_fast.double_backward.errors import Unsupported
 from wgan_fast.double_backward.memory_format import InChannelsLast, StridesError
 from wgan_fast.flat_graph import FlatGraph, TraceError, UncheckedOneHot, trace
-from wgan_fast.side_by_side import Apart, SideBySide, cut, parts_of
+from wgan_fast.replay import cut
+from wgan_fast.side_by_side import Apart, SideBySide, parts_of
 from wgan_fast.signature import Signature
 
 logger = logging.getLogger("wgan_fast")

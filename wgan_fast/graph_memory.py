@@ -87,6 +87,11 @@ class Memory:
         whole = self._of[node]
         return whole not in self._mixed and _is_fresh(whole) and _covers(node, whole)
 
+    def may_be_handed_in(self, node: Node) -> bool:
+        """Whether a result may lie in the memory of one of the graph's inputs."""
+        whole = self._of[node]
+        return whole.op != "call_function" or whole in self._mixed
+
     def written_between(self, first: Node, last: Node, results: Iterable[Node]) -> bool:
         """Whether an op between two others writes into the memory of one of some results."""
         of_results = {self._of[one] for one in results}
@@ -101,6 +106,12 @@ class Memory:
         whole, last_use = self._of[written], self.last_use(node)
         self._of |= {one: whole for one, other in self._of.items() if other is node}
         self._last_use[whole] = max(last_use, self._last_use[whole])
+
+
+def writes_inputs(graph: Graph) -> bool:
+    """Whether an op of the graph writes, or may write, into memory that was handed in."""
+    memory = Memory(graph)
+    return any(memory.may_be_handed_in(one) for node in graph.nodes for one in _written(node))
 
 
 def reuse_memory(graph: Graph) -> None:

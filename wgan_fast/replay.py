@@ -22,12 +22,13 @@ _ELEMENTWISE = {
 }  # fmt: skip
 
 
-def replay_of(graph: Graph) -> Replayed | None:
+def replay_of(graph: Graph, writes_inputs: bool) -> Replayed | None:
     """The graph's results from its inputs; None where Python has to make the calls.
 
     That is where the extension is missing, or where something else is called than an operator of
     PyTorch's dispatcher, or with other arguments than tensors, numbers, words, PyTorch's own
-    enumerations, and lists of these.
+    enumerations, and lists of these. Unless the graph ``writes_inputs``, whose versions autograd
+    knows them by, the calls are made without counting versions.
     """
     calls = [node for node in graph.nodes if node.op == "call_function"]
     calls = [node for node in calls if node.target is not operator.getitem]
@@ -36,7 +37,7 @@ def replay_of(graph: Graph) -> Replayed | None:
     from wgan_fast._C import Replay
 
     slots = _Slots(graph)
-    replay = Replay(len(graph.find_nodes(op="placeholder")), slots.count)
+    replay = Replay(len(graph.find_nodes(op="placeholder")), slots.count, writes_inputs)
 
     def add(op: OpOverload, given: Iterable[tuple[int, Any]], node: Node) -> None:
         schema = op._schema
@@ -66,18 +67,29 @@ def runs_side_by_side() -> bool:
     return RUNS_SIDE_BY_SIDE
 
 
-def mean_of(
-    function: Replayed, calls: Sequence[tuple[Tensor, ...]], rows: Sequence[int]
-) -> list[Tensor | None]:
-    """The means of a function's results over calls that run side by side, each in one thread.
+def cut(arguments: Sequence[Tensor], parts: int) -> list[tuple[Tensor, ...]]:
+    """The arguments of each part: tensors cut along their first axis, numbers whole."""
+    columns = [one.chunk(parts) if one.dim() else (one,) * parts for one in arguments]
+    return list(zip(*columns, strict=True))
 
-    The function is a replay, or a compiled graph, which gives up the interpreter while it computes.
-    At the places in ``rows``, results are concatenated.
+
+def mean_of(
+    function: Replayed,
+    state: Sequence[Tensor],
+    arguments: Sequence[Tensor],
+    parts: int,
+    rows: Sequence[int],
+) -> list[Tensor | None]:
+    """The means of a function's results over equal parts of its arguments, each in one thread.
+
+    The function, of ``state`` and arguments, is a replay, or a compiled graph, which gives up the
+    interpreter while it computes. At the places in ``rows``, results are concatenated.
     """
     from wgan_fast._C import Replay, mean_of_calls
 
     if isinstance(function, Replay):
-        return function.mean(calls, rows)  # type: ignore[no-any-return]
+        return function.mean((*state, *arguments), len(state), parts, rows)  # type: ignore[no-any-return]
+    calls = [(*state, *part) for part in cut(arguments, parts)]
     return mean_of_calls(function, calls, rows)  # type: ignore[no-any-return]
 
 

@@ -39,12 +39,6 @@ def parts_of(arguments: Sequence[Tensor]) -> int:
     return threads if rows and fits else 1
 
 
-def cut(arguments: Sequence[Tensor], parts: int) -> list[tuple[Tensor, ...]]:
-    """The arguments of each part: tensors cut along their first axis, numbers whole."""
-    columns = [one.chunk(parts) if one.dim() else (one,) * parts for one in arguments]
-    return list(zip(*columns, strict=True))
-
-
 class SideBySide:
     """A function of a batch, by a graph of it on one of ``parts`` equal parts.
 
@@ -72,4 +66,4 @@ class SideBySide:
 
     def __call__(self, *arguments: Tensor) -> list[Tensor | None]:
         """The function's results on the batch; autograd and autocast see nothing of it."""
-        return self.graph.mean(cut(arguments, self._parts), self._rows)
+        return self.graph.mean(arguments, self._parts, self._rows)

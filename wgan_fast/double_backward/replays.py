@@ -23,7 +23,8 @@ from wgan_fast.double_backward.independence import ROUNDING
 from wgan_fast.double_backward.random_numbers import RandomNumbers
 from wgan_fast.double_backward.way import Critic, Way, noted
 from wgan_fast.flat_graph import FlatGraph, trace
-from wgan_fast.side_by_side import SideBySide, cut, parts_of
+from wgan_fast.replay import cut
+from wgan_fast.side_by_side import SideBySide, parts_of
 
 logger = logging.getLogger("wgan_fast")
 
