@@ -52,6 +52,12 @@ class Contents {
     });
   }
 
+  int visit(visitproc visit, void* arg) const {
+    Py_VISIT(dict_.ptr());
+    for (const py::object& value : values_) Py_VISIT(value.ptr());
+    return 0;
+  }
+
   bool unchanged() const {
     size_t next = 0;
     const bool same = for_each_value(dict_, [&](PyObject* value) {
@@ -126,6 +132,23 @@ class Snapshot {
       });
     }
     for (const py::handle argument : arguments) forms_.emplace_back(tensor_of(argument));
+  }
+
+  // What Python's collector of cycles has to see: a module may hold the step that watches it.
+  int visit(visitproc visit, void* arg) const {
+    for (const Contents& contents : contents_) {
+      if (const int stop = contents.visit(visit, arg)) return stop;
+    }
+    for (const py::object& tensor : tensors_) Py_VISIT(tensor.ptr());
+    return 0;
+  }
+
+  // Nothing holds from then on.
+  void clear() {
+    modes_.fill(-1);
+    contents_.clear();
+    tensors_.clear();
+    kinds_.clear();
   }
 
   bool holds(const py::args& arguments) const {

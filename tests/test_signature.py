@@ -1,5 +1,8 @@
 """What a graph depends on, asked for anew or told by objects alone: both see the same changes."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -188,3 +191,14 @@ def test_a_frozen_step_asks_the_modules_once():
         for _ in range(6):
             step(real, fake)
     assert asked == 1
+
+
+def test_a_module_that_holds_its_own_step_is_collected():
+    critic = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+    signature = Signature([critic])
+    critic.watched_by = signature.snapshot([torch.randn(5, 3)])
+    assert critic.watched_by.holds(torch.randn(5, 3))
+    gone = weakref.ref(critic)
+    del critic, signature
+    gc.collect()
+    assert gone() is None
