@@ -181,7 +181,8 @@ def check_alpha(alpha: Any, real: Tensor) -> Tensor:
         )
     if alpha.device != real.device:
         raise ValueError(f"alpha: expected the device of real, {real.device}, got {alpha.device}")
-    return alpha.reshape(batch).to(accumulation_dtype(real.dtype))
+    wide = accumulation_dtype(real.dtype)
+    return alpha if alpha.dim() == 1 and alpha.dtype == wide else alpha.reshape(batch).to(wide)
 
 
 def check_generator(generator: Any, real: Tensor) -> None:

@@ -177,7 +177,8 @@ class FrozenStep:
         drawn = draw(self._penalty, called.real, alpha, generator)
         if drawn is None:
             drawn = stand_in(self._penalty, called.real)
-        arguments = self._arguments(called, drawn.detach())
+        drawn = drawn.detach() if drawn.requires_grad else drawn
+        arguments = self._arguments(called, drawn)
         run = self._function(called).prepared(*arguments)
         if run not in self._parameters:  # what a graph was made for does not change
             self._parameters[run] = trained(self._critic)

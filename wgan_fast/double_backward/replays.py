@@ -4,7 +4,8 @@ The passes over a recording are the same ops in the same order in every call, as
 records the same. After some such calls they are traced, and from then on the critic's Python alone
 runs, on stand-ins (:mod:`wgan_fast.double_backward.way`): where it takes the way that was traced,
 the graph computes everything; where not, nothing has happened and the call is made as the first.
-Where it may, the graph is one of a part of the batch (:mod:`wgan_fast.side_by_side`).
+Where it may, the graph is one of a part of the batch (:mod:`wgan_fast.side_by_side`), and of a
+batch that is taken in equal slices it is one of them all.
 """
 
 import logging
