@@ -189,18 +189,19 @@ Argument argument_of(const c10::Argument& formal, py::handle given, py::handle s
   return argument;
 }
 
-// In here autograd and autocast see nothing of the calls. What is below autograd still counts the
-// versions of tensors that are written, and ties views to their bases.
+// In here autograd and autocast see nothing of the calls. What is below autograd counts the
+// versions of tensors that are written, and ties views to their bases, which keeps these alive.
+// That is for tensors that somebody else has, too; others go without.
 struct BelowAutograd {
-  explicit BelowAutograd(bool writes_inputs) {
-    if (!writes_inputs) versionless.emplace(c10::DispatchKey::ADInplaceOrView);
+  explicit BelowAutograd(bool shares_memory) {
+    if (!shares_memory) untracked.emplace(c10::DispatchKey::ADInplaceOrView);
   }
 
   at::NoGradGuard no_grad;
   at::AutoDispatchBelowAutograd below_autograd;
   c10::impl::ExcludeDispatchKeyGuard uncast{
       c10::DispatchKeySet({c10::DispatchKey::AutocastCPU, c10::DispatchKey::AutocastCUDA})};
-  std::optional<c10::impl::ExcludeDispatchKeyGuard> versionless;
+  std::optional<c10::impl::ExcludeDispatchKeyGuard> untracked;
 };
 
 // body(i) for every i below ``count``, each in one thread and with this one's modes.
@@ -255,6 +256,7 @@ py::list mean_of_calls(const py::function& function, const std::vector<py::tuple
         results[i].push_back(result.is_none() ? at::Tensor() : THPVariable_Unpack(result.ptr()));
       }
     });
+    const BelowAutograd here(true);
     means = joined(results, rows);
   }
   return wrapped(means);
@@ -262,8 +264,8 @@ py::list mean_of_calls(const py::function& function, const std::vector<py::tuple
 
 class Replay {
  public:
-  Replay(int64_t inputs, int64_t slots, bool writes_inputs)
-      : inputs_(inputs), slots_(slots), writes_inputs_(writes_inputs) {}
+  Replay(int64_t inputs, int64_t slots, bool shares_memory)
+      : inputs_(inputs), slots_(slots), shares_memory_(shares_memory) {}
 
   // Add a call: of each argument its position in the schema, its value, and its tensors' slots.
   void add(const std::string& name, const std::string& overload,
@@ -289,7 +291,7 @@ class Replay {
     Slots slots = filled(given);
     {
       const py::gil_scoped_release release;
-      const BelowAutograd here(writes_inputs_);
+      const BelowAutograd here(shares_memory_);
       torch::jit::Stack stack;
       for (const Call& call : calls_) make(call, slots, stack);
     }
@@ -305,7 +307,7 @@ class Replay {
     std::vector<at::Tensor> means;
     {
       const py::gil_scoped_release release;
-      const BelowAutograd here(writes_inputs_);
+      const BelowAutograd here(shares_memory_);
       std::vector<Slots> calls = in_parts(slots, whole, parts);
       make_all(calls);
       for (Slots& of_one : calls) of_one = results_of(of_one);
@@ -330,10 +332,11 @@ class Replay {
   }
 
   std::vector<Slots> in_parts(const Slots& slots, int64_t whole, int64_t parts) const {
+    TORCH_CHECK(parts > 0, "expected a positive number of parts, got ", parts);
     std::vector<Slots> calls(parts, slots);
     for (int64_t i = whole; i < inputs_; ++i) {
       if (slots[i].dim() == 0) continue;
-      TORCH_CHECK(parts > 0 && slots[i].size(0) % parts == 0, "expected ", parts,
+      TORCH_CHECK(slots[i].size(0) % parts == 0, "expected ", parts,
                   " equal parts of every tensor, got one of ", slots[i].size(0), " rows");
       const std::vector<at::Tensor> pieces = slots[i].chunk(parts);
       for (int64_t part = 0; part < parts; ++part) calls[part][i] = pieces.at(part);
@@ -392,7 +395,7 @@ class Replay {
 
   int64_t inputs_;
   int64_t slots_;
-  bool writes_inputs_;
+  bool shares_memory_;
   std::vector<Call> calls_;
   std::vector<int64_t> results_;
 };
@@ -402,7 +405,7 @@ class Replay {
 void bind_replay(py::module_& m) {
   py::class_<Replay>(m, "Replay", "A flat list of operator calls, run without Python.")
       .def(py::init<int64_t, int64_t, bool>(), py::arg("inputs"), py::arg("slots"),
-           py::arg("writes_inputs"))
+           py::arg("shares_memory"))
       .def("add", &Replay::add, py::arg("name"), py::arg("overload"), py::arg("arguments"),
            py::arg("results"), py::arg("last_uses"))
       .def("finish", &Replay::finish, py::arg("results"))

@@ -1,7 +1,8 @@
 // wgan_fast._C.Snapshot: whether modules and arguments are what they were, told in a microsecond.
 //
 // A frozen step asks that in every call. Asked in Python, a fact after the other, it takes as long
-// as ten kernels of a small critic. What is compared is written in wgan_fast/signature.py.
+// as ten kernels of a small critic. What is compared are the facts of wgan_fast/signature.py, and
+// the number of threads.
 
 #include "snapshot.h"
 
@@ -21,10 +22,12 @@ namespace {
 
 namespace py = pybind11;
 
-// The types whose values are facts: immutable, so that the same object is the same value.
+// The types whose values are facts: immutable, so that the same object is the same value; and
+// dictionaries, whose contents are watched for themselves.
 bool is_plain(PyObject* value) {
-  return value == Py_None || PyBool_Check(value) || PyLong_CheckExact(value) ||
-         PyFloat_CheckExact(value) || PyUnicode_CheckExact(value) || PyTuple_CheckExact(value);
+  return value == Py_None || PyDict_Check(value) || PyBool_Check(value) ||
+         PyLong_CheckExact(value) || PyFloat_CheckExact(value) || PyUnicode_CheckExact(value) ||
+         PyTuple_CheckExact(value);
 }
 
 bool is_any(PyObject*) { return true; }
@@ -57,6 +60,8 @@ class Contents {
     for (const py::object& value : values_) Py_VISIT(value.ptr());
     return 0;
   }
+
+  bool are_of(const py::object& dict) const { return dict.is(dict_); }
 
   bool unchanged() const {
     size_t next = 0;
@@ -115,12 +120,13 @@ Modes modes_now() {
 
 class Snapshot {
  public:
-  // Attributes: each module's own; parts: its dictionaries of parameters, buffers, submodules and
-  // hooks.
-  Snapshot(const std::vector<py::dict>& attributes, const std::vector<py::dict>& parts,
+  // Parts: the modules' dictionaries of parameters, buffers, submodules and hooks.
+  Snapshot(std::vector<py::object> modules, const std::vector<py::dict>& parts,
            const py::args& arguments)
-      : modes_(modes_now()) {
-    for (const py::dict& dict : attributes) contents_.emplace_back(dict, is_plain);
+      : modes_(modes_now()), modules_(std::move(modules)) {
+    for (const py::object& module : modules_) {
+      contents_.emplace_back(py::dict(module.attr("__dict__")), is_plain);
+    }
     for (const py::dict& dict : parts) {
       contents_.emplace_back(dict, is_any);
       for_each_value(dict, [this](PyObject* value) {
@@ -139,6 +145,7 @@ class Snapshot {
     for (const Contents& contents : contents_) {
       if (const int stop = contents.visit(visit, arg)) return stop;
     }
+    for (const py::object& module : modules_) Py_VISIT(module.ptr());
     for (const py::object& tensor : tensors_) Py_VISIT(tensor.ptr());
     return 0;
   }
@@ -146,6 +153,7 @@ class Snapshot {
   // Nothing holds from then on.
   void clear() {
     modes_.fill(-1);
+    modules_.clear();
     contents_.clear();
     tensors_.clear();
     kinds_.clear();
@@ -155,6 +163,9 @@ class Snapshot {
     if (arguments.size() != forms_.size() || modes_now() != modes_) return false;
     for (size_t i = 0; i < forms_.size(); ++i) {
       if (!forms_[i].fits(tensor_of(arguments[i]))) return false;
+    }
+    for (size_t i = 0; i < modules_.size(); ++i) {
+      if (!contents_[i].are_of(modules_[i].attr("__dict__"))) return false;
     }
     for (const Contents& contents : contents_) {
       if (!contents.unchanged()) return false;
@@ -167,19 +178,36 @@ class Snapshot {
 
  private:
   Modes modes_;
-  std::vector<Contents> contents_;
+  std::vector<py::object> modules_;
+  std::vector<Contents> contents_;  // Of the modules, and then of their parts.
   std::vector<py::object> tensors_;
   std::vector<Kind> kinds_;
   std::vector<Form> forms_;
 };
 
+void let_cycles_be_seen(PyHeapTypeObject* heap_type) {
+  PyTypeObject* const type = &heap_type->ht_type;
+  type->tp_flags |= Py_TPFLAGS_HAVE_GC;
+  type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
+    Py_VISIT(Py_TYPE(self));
+    // The collector may run while one is being made.
+    auto* const instance = reinterpret_cast<py::detail::instance*>(self);
+    if (!instance->get_value_and_holder().holder_constructed()) return 0;
+    return py::cast<Snapshot&>(py::handle(self)).visit(visit, arg);
+  };
+  type->tp_clear = [](PyObject* self) {
+    py::cast<Snapshot&>(py::handle(self)).clear();
+    return 0;
+  };
+}
+
 }  // namespace
 
 void bind_snapshot(py::module_& m) {
-  py::class_<Snapshot>(m, "Snapshot",
-                       "What modules and arguments were, and whether they still are.")
-      .def(py::init<std::vector<py::dict>, std::vector<py::dict>, py::args>(),
-           py::arg("attributes"), py::arg("parts"))
+  const char* const says = "What modules and arguments were, and whether they still are.";
+  py::class_<Snapshot>(m, "Snapshot", says, py::custom_type_setup(let_cycles_be_seen))
+      .def(py::init<std::vector<py::object>, std::vector<py::dict>, py::args>(), py::arg("modules"),
+           py::arg("parts"))
       .def("holds", &Snapshot::holds);
 }
 

@@ -205,6 +205,16 @@ def test_numbers_are_read_when_a_step_runs():
     assert graphs(step) == 1
 
 
+def test_a_weight_that_is_refused_is_refused_again():
+    critic = mlp(nn.ReLU())
+    real, fake, alpha = batch(3)
+    step = wgan_fast.freeze(critic, real)
+    step.weight = None
+    for _ in range(2):
+        with pytest.raises(TypeError):
+            step.value_and_grad(real, fake, alpha)
+
+
 def test_a_closure_that_is_given_another_module_or_tensor():
     held = {"labels": torch.randn(BATCH, 3, dtype=torch.float64), "net": mlp(nn.ReLU())}
     labels, net = held["labels"], held["net"]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from wgan_fast.flat_graph import trace
-from wgan_fast.graph_memory import writes_inputs
+from wgan_fast.graph_memory import shares_memory
 from wgan_fast.live_memory import peak_bytes
 from wgan_fast.ops.registration import EXTENSION_MISSING
 from wgan_fast.replay import replay_of as replay_of_graph
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(EXTENSION_MISSING is not None, reason="no extens
 
 
 def replay_of(graph):
-    return replay_of_graph(graph, writes_inputs(graph))
+    return replay_of_graph(graph, shares_memory(graph))
 
 
 def lists_of_tensors(x):
@@ -138,7 +138,7 @@ def test_inputs_that_are_written_count_their_versions(name):
         return [x.sum()]
 
     graph = make_fx(function)(torch.randn(5, 4)).graph
-    assert writes_inputs(graph)
+    assert shares_memory(graph)
     replay, x = replay_of(graph), torch.randn(5, 4)
     expected = function(x.clone())
     before = x._version
@@ -146,14 +146,37 @@ def test_inputs_that_are_written_count_their_versions(name):
     assert x._version > before
 
 
-def test_results_of_a_graph_that_writes_no_input_hold_nothing_else():
+def test_results_that_are_nobody_elses_hold_nothing_else():
     def function(x):
-        return [(x @ x.t()).relu_().t(), x.exp().add_(1)[0]]
+        return [(x @ x.t()).relu_().t(), None, x.exp().add_(1)[0]]
 
     graph = make_fx(function)(torch.randn(5, 4)).graph
-    assert not writes_inputs(graph)
-    for result in replay_of(graph)(torch.randn(5, 4)):
-        assert result._base is None
+    assert not shares_memory(graph)
+    first, _, last = replay_of(graph)(torch.randn(5, 4))
+    assert first._base is None
+    assert last._base is None
+
+
+SHARED = {
+    "an input": lambda x: [x],
+    "a view of one": lambda x: [x.t()],
+    "each other's": lambda x: [h := x.exp(), h.t()],
+    "twice the same": lambda x: [h := x.exp(), h],
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_results_that_others_have_too_are_known_to_autograd(name):
+    """Which says so if they are written while it needs them."""
+    graph = make_fx(SHARED[name])(torch.randn(5, 4)).graph
+    assert shares_memory(graph)
+    weight = torch.randn(5, 4, requires_grad=True)
+    with torch.no_grad(), torch._C._AutoDispatchBelowAutograd():
+        result = replay_of(graph)(weight)[-1]
+    before = result._version
+    with torch.no_grad():
+        (result if result._base is None else result._base).add_(1)
+    assert result._version > before
 
 
 def test_errors_are_the_operators_own():

@@ -19,6 +19,7 @@ from wgan_fast.double_backward import replays
 from wgan_fast.flat_graph import trace
 from wgan_fast.models import MLPCritic, MLPGenerator
 from wgan_fast.ops.registration import EXTENSION_MISSING
+from wgan_fast.replay import mean_of
 from wgan_fast.side_by_side import SideBySide
 
 pytestmark = pytest.mark.skipif(EXTENSION_MISSING is not None, reason="no extension here")
@@ -330,6 +331,13 @@ def test_means_and_rows(dtype, count):
     assert all(map(torch.equal, parts, before))
 
 
+def test_means_of_what_python_computes_are_no_concern_of_autograds():
+    weight = torch.randn(5, 4, requires_grad=True)
+    (mean,) = mean_of(lambda x: [weight], [], [torch.randn(4, 2)], 2, [])
+    assert not mean.requires_grad
+    torch.testing.assert_close(mean, weight.detach())
+
+
 def test_means_of_views_are_taken_in_their_own_memory():
     """A weight's gradient is the transpose of a product; a mean of copies takes three times as
     long."""
@@ -356,6 +364,8 @@ def test_errors_reach_the_caller():
         graph.mean([torch.randn(10, 4, 3)], 2, [])
     with pytest.raises(TypeError, match="expected 1 tensors, got 2"):
         graph.mean([torch.randn(10, 4)] * 2, 2, [])
+    with pytest.raises(RuntimeError, match="expected a positive number of parts, got 0"):
+        graph.mean([torch.randn(10, 4)], 0, [])
     with pytest.raises(RuntimeError, match="expected 2 equal parts of every tensor, got one of 11"):
         graph.mean([torch.randn(11, 4)], 2, [])
 

@@ -1,13 +1,16 @@
 """What a graph depends on, asked for anew or told by objects alone: both see the same changes."""
 
+import copy
 import gc
 import weakref
+from collections import OrderedDict
 
 import pytest
 import torch
 from torch import nn
 
 import wgan_fast
+from wgan_fast.frozen_function import FrozenFunction
 from wgan_fast.ops.registration import EXTENSION_MISSING
 from wgan_fast.signature import Signature
 
@@ -17,6 +20,7 @@ pytestmark = pytest.mark.skipif(EXTENSION_MISSING is not None, reason="no extens
 def module():
     net = nn.Sequential(nn.Linear(3, 4), nn.LeakyReLU(0.2), nn.BatchNorm1d(4), nn.Linear(4, 1))
     net.scale = 2.0
+    net[3].register_forward_hook(lambda *_: None)
     return net
 
 
@@ -106,7 +110,29 @@ def a_hook_before(net):
     net[1].register_forward_pre_hook(lambda *_: None)
 
 
+def hooks_removed_at_once(net):
+    net[3]._forward_hooks = OrderedDict()
+
+
+def another_dictionary_of_parameters(net):
+    net[0]._parameters = {name: p.clone() for name, p in net[0]._parameters.items()}
+
+
+def another_dictionary_of_modules(net):
+    net._modules = copy.deepcopy(net._modules)
+
+
+def another_state(net):
+    net[0].__setstate__(copy.deepcopy(net[0].__getstate__()))
+
+
+def another_dictionary(net):
+    net[1].__dict__ = {**net[1].__dict__, "negative_slope": 0.7}
+
+
 SEEN = [
+    hooks_removed_at_once, another_dictionary_of_parameters, another_dictionary_of_modules,
+    another_state, another_dictionary,
     a_number, a_number_of_the_same_kind_and_place, a_flag_more, a_number_less, a_flag_within,
     a_layer, a_layer_more, a_parameter, a_parameter_less, a_buffer, another_type, no_gradient,
     a_forward_hook, a_hook_before,
@@ -170,6 +196,7 @@ def test_a_value_that_is_gone_is_not_taken_for_another_at_its_place():
     for number in range(200):
         net.scale = float(number)
         snapshot = Signature([net]).snapshot([x])
+        del net.scale
         net.scale = number + 0.5  # would be put where the first was, were that not held
         assert not snapshot.holds(x)
 
@@ -193,12 +220,54 @@ def test_a_frozen_step_asks_the_modules_once():
     assert asked == 1
 
 
-def test_a_module_that_holds_its_own_step_is_collected():
+def on_the_module(critic, step):
+    critic.step = step
+
+
+def in_a_list(critic, step):
+    critic[0].steps = [step]
+
+
+def on_a_parameter(critic, step):
+    critic[0].weight.step = step
+
+
+def in_a_hook(critic, step):
+    critic[0].register_forward_hook(lambda *_: step and None)
+
+
+@pytest.mark.parametrize("held", [on_the_module, in_a_list, on_a_parameter, in_a_hook])
+@pytest.mark.parametrize("calls", [0, 3])
+def test_a_module_that_holds_its_own_step_is_collected(held, calls):
     critic = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
-    signature = Signature([critic])
-    critic.watched_by = signature.snapshot([torch.randn(5, 3)])
-    assert critic.watched_by.holds(torch.randn(5, 3))
-    gone = weakref.ref(critic)
-    del critic, signature
+    real, fake = torch.randn(2, 5, 3)
+    step = wgan_fast.freeze(critic, real)
+    held(critic, step)
+    for _ in range(calls):
+        step.value_and_grad(real, fake)
+    gone = [weakref.ref(one) for one in (critic, critic[0], critic[0].weight, step)]
+    del critic, step
     gc.collect()
-    assert gone() is None
+    assert [one() for one in gone] == [None] * 4
+
+
+def test_ordered_parts_are_asked_for():
+    net, x = module(), torch.randn(5, 3)
+    net._modules = OrderedDict(net._modules)
+    assert Signature([net]).snapshot([x]) is None
+
+
+def test_a_step_that_runs_eagerly_takes_a_snapshot_for_calls_in_a_row_alone(monkeypatch):
+    taken = []
+    snapshot = Signature.snapshot
+    monkeypatch.setattr(
+        Signature, "snapshot", lambda self, given: (taken.append(1), snapshot(self, given))[1]
+    )
+    net = module()
+    function = FrozenFunction(lambda x: [x.sum().item() * x], [net], lambda: ["x"], "auto")
+    for _ in range(4):
+        for rows in (4, 5):
+            function(torch.randn(rows, 3))
+    assert not taken
+    function(torch.randn(5, 3))
+    assert taken

@@ -77,7 +77,19 @@ def test_what_is_done_with_the_result():
         scaled = (delta.t() @ x).relu() * 2.0
         return [g.relu(), kept, scaled, (delta.t() @ x).sum(1)]
 
-    ops_of(function, [draw(ROWS, WIDE), draw(WIDE, 3), draw(ROWS, 2)])
+    ops = ops_of(function, [draw(ROWS, WIDE), draw(WIDE, 3), draw(ROWS, 2)])
+    assert {"relu_.default", "mul_.Tensor"} <= set(ops)
+    assert "relu.default" not in ops
+
+
+def test_a_transpose_of_what_is_transposed_in_place():
+    def function(a, x):
+        a = a.clone()
+        y = a.t()
+        a.t_()
+        return [y @ x]
+
+    ops_of(function, [draw(WIDE, WIDE), draw(WIDE, 2)])
 
 
 def test_to_the_bit_nothing_is_turned():

@@ -20,7 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.graph import CodeGen
 from torch.overrides import TorchFunctionMode
 
-from wgan_fast.graph_memory import reuse_memory, seen, writes_inputs
+from wgan_fast.graph_memory import reshaped_in_place, reuse_memory, seen, shares_memory
 from wgan_fast.replay import mean_of, replay_of
 from wgan_fast.stacked_products import stack_products
 from wgan_fast.thin_products import turn_thin_products
@@ -47,7 +47,7 @@ class FlatGraph:
         self.state = state
         """What the graph takes before its arguments: parameters, buffers, and tensors that the
         function reaches otherwise. Held here, they are the function's own, read as they are now."""
-        replay = replay_of(module.graph, writes_inputs(module.graph))
+        replay = replay_of(module.graph, shares_memory(module.graph))
         self.replays = replay is not None
         """Whether the compiled extension runs it, and not Python."""
         self.largest = _largest(module.graph, state)
@@ -202,7 +202,7 @@ def simplify(graph: Graph) -> None:
             continue
         same = node.args[0] if _does_nothing(node) else None
         is_view = isinstance(node.target, OpOverload) and node.target.is_view
-        if same is None and is_view and not any(map(_reshaped_in_place, (node, node.args[0]))):
+        if same is None and is_view and not any(map(reshaped_in_place, (node, node.args[0]))):
             # Views of one tensor by the same numbers are one, whatever is written into it.
             same = views.setdefault((node.target, str(node.args), str(node.kwargs)), node)
         if same is not None and same is not node:
@@ -221,7 +221,7 @@ def join_products(graph: Graph) -> None:
 
 def _does_nothing(node: Node) -> bool:
     """Whether the result is the first argument itself."""
-    if _reshaped_in_place(node):
+    if reshaped_in_place(node):
         return False
     if node.target in _ALIASES:
         return True
@@ -231,12 +231,6 @@ def _does_nothing(node: Node) -> bool:
             return False
         return source.shape == result.shape and source.stride() == result.stride()
     return False
-
-
-def _reshaped_in_place(node: Node) -> bool:
-    """Whether ``unsqueeze_`` or the like gives this very tensor another shape."""
-    inplace_view = torch.Tag.inplace_view
-    return any(inplace_view in getattr(user.target, "tags", ()) for user in node.users)
 
 
 def _between(first: Node, last: Node) -> Iterator[Node]:

@@ -42,7 +42,6 @@ class FrozenStep:
         self.weight = weight
         """λ: an input of the graph, to be changed at will."""
         self._critic = critic
-        self._weight_of: Any = None
         self._parameters: dict[Any, dict[str, nn.Parameter]] = {}
         self._settings = settings
         self._penalty = settings.penalty
@@ -96,12 +95,10 @@ class FrozenStep:
 
     def _arguments(self, called: Shaped, drawn: Tensor) -> tuple[Tensor, ...]:
         critic, real, fake, _ = called
-        about = self.weight, ops.accumulation_dtype(real.dtype), real.device
-        if self._weight_of != about:
-            self._weight_of = about
-            self._weight = torch.full((), self.weight, dtype=about[1], device=about[2])
+        kind = ops.accumulation_dtype(real.dtype)
+        weight = torch.full((), self.weight, dtype=kind, device=real.device)
         more = critic.tensors if isinstance(critic, CriticCall) else []
-        return real, fake, drawn, self._weight, *more
+        return real, fake, drawn, weight, *more
 
     # fmt: off
     @overload

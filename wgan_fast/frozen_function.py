@@ -60,7 +60,7 @@ class FrozenFunction:
         self._names = names
         self._signature = Signature(owners)
         self._graphs: dict[Any, FlatGraph | SideBySide | None] = {}
-        self._latest: tuple[Any, Function | None] = None, None
+        self._latest: tuple[Any, Function, Any] = None, function, None
         self._freezes = 0
 
     def __call__(self, *arguments: Tensor) -> Sequence[Tensor | None]:
@@ -81,15 +81,15 @@ class FrozenFunction:
         """
         if self.mode == "eager":
             return self.function
-        snapshot, latest = self._latest
+        snapshot, run, latest = self._latest
         if snapshot is not None and snapshot.holds(*arguments):
-            return latest  # type: ignore[return-value]
+            return run
         key = self._key(arguments)
         if key not in self._graphs:
             key = self._freeze(arguments)
         run = self._graphs[key] or self.function
         # Whoever calls with other arguments each time does not wait for what would not serve.
-        self._latest = self._signature.snapshot(arguments) if run is latest else None, run
+        self._latest = self._signature.snapshot(arguments) if key == latest else None, run, key
         return run
 
     def graph(self, *arguments: Tensor) -> FlatGraph | None:

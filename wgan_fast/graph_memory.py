@@ -39,7 +39,8 @@ _CHANGED = _IN_PLACE.keys() | _INTO.keys()
 _FRESH = {
     aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default,
     aten.convolution.default, aten.convolution_backward.default, aten.avg_pool2d.default,
-    aten.avg_pool2d_backward.default, aten.native_layer_norm.default, aten.div.Scalar, *_CHANGED,
+    aten.avg_pool2d_backward.default, aten.native_layer_norm.default, aten.div.Scalar,
+    aten.clone.default, *_CHANGED,
 }  # fmt: skip
 
 
@@ -108,10 +109,22 @@ class Memory:
         self._last_use[whole] = max(last_use, self._last_use[whole])
 
 
-def writes_inputs(graph: Graph) -> bool:
-    """Whether an op of the graph writes, or may write, into memory that was handed in."""
+def shares_memory(graph: Graph) -> bool:
+    """Whether whoever calls the graph shares memory with it, or two of its results do.
+
+    That is where an op writes, or may write, into an input, or a result may be a view of one.
+    """
     memory = Memory(graph)
-    return any(memory.may_be_handed_in(one) for node in graph.nodes for one in _written(node))
+    results = [one for one in graph.find_nodes(op="output")[0].args[0] if one is not None]
+    written = [one for node in graph.nodes for one in _written(node)]
+    places = {memory.of(one) for one in results}
+    return len(places) < len(results) or any(map(memory.may_be_handed_in, (*written, *results)))
+
+
+def reshaped_in_place(node: Node) -> bool:
+    """Whether ``unsqueeze_`` or the like gives this very tensor another shape."""
+    inplace_view = torch.Tag.inplace_view
+    return any(inplace_view in getattr(user.target, "tags", ()) for user in node.users)
 
 
 def reuse_memory(graph: Graph) -> None:

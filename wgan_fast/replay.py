@@ -22,13 +22,13 @@ _ELEMENTWISE = {
 }  # fmt: skip
 
 
-def replay_of(graph: Graph, writes_inputs: bool) -> Replayed | None:
+def replay_of(graph: Graph, shares_memory: bool) -> Replayed | None:
     """The graph's results from its inputs; None where Python has to make the calls.
 
     That is where the extension is missing, or where something else is called than an operator of
     PyTorch's dispatcher, or with other arguments than tensors, numbers, words, PyTorch's own
-    enumerations, and lists of these. Unless the graph ``writes_inputs``, whose versions autograd
-    knows them by, the calls are made without counting versions.
+    enumerations, and lists of these. Unless the graph ``shares_memory`` with whoever calls it,
+    autograd, which knows tensors by their versions and views by their bases, needs to hear of none.
     """
     calls = [node for node in graph.nodes if node.op == "call_function"]
     calls = [node for node in calls if node.target is not operator.getitem]
@@ -37,7 +37,7 @@ def replay_of(graph: Graph, writes_inputs: bool) -> Replayed | None:
     from wgan_fast._C import Replay
 
     slots = _Slots(graph)
-    replay = Replay(len(graph.find_nodes(op="placeholder")), slots.count, writes_inputs)
+    replay = Replay(len(graph.find_nodes(op="placeholder")), slots.count, shares_memory)
 
     def add(op: OpOverload, given: Iterable[tuple[int, Any]], node: Node) -> None:
         schema = op._schema

@@ -4,6 +4,7 @@ Not seen are numbers that a critic takes from elsewhere than its modules' attrib
 global: what Python computes while a function is traced is a constant of the trace.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +15,15 @@ from wgan_fast.double_backward.choice import modules_of
 from wgan_fast.ops.registration import EXTENSION_MISSING
 
 _PLAIN = frozenset({bool, int, float, str, tuple, type(None)})
+
+# What an ordered dictionary has besides its contents is an order, and that of hooks does not count.
+_PARTS = {
+    "_parameters": (dict,),
+    "_buffers": (dict,),
+    "_modules": (dict,),
+    "_forward_hooks": (dict, OrderedDict),
+    "_forward_pre_hooks": (dict, OrderedDict),
+}
 
 
 class Signature:
@@ -62,20 +72,20 @@ class Signature:
         return tuple(facts)
 
     def snapshot(self, arguments: Iterable[Tensor]) -> Any:
-        """``holds(*arguments)`` says whether the facts are these; False may mean: ask for them.
+        """``holds(*arguments)``: whether the facts and the number of threads are still these.
 
-        None where that cannot be told without asking: the extension is missing, or an owner is a
-        function, whose closure is among the facts.
+        False may mean no more than that they have to be asked for. None where they always have to:
+        the extension is missing, an owner is a function, whose closure is among the facts, or a
+        module keeps its parts in something else than dictionaries, as scripted ones do.
         """
         if EXTENSION_MISSING or not all(isinstance(owner, nn.Module) for owner in self._owners):
             return None
         from wgan_fast._C import Snapshot
 
-        parts = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
-        held = [getattr(module, part) for module in self._modules for part in parts]
-        if not all(isinstance(one, dict) for one in held):  # a scripted module's are not
+        parts = [(getattr(m, part), kind) for m in self._modules for part, kind in _PARTS.items()]
+        if not all(type(held) in kind for held, kind in parts):
             return None
-        return Snapshot([vars(module) for module in self._modules], held, *arguments)
+        return Snapshot(self._modules, [held for held, _ in parts], *arguments)
 
 
 def _content(cell: Any) -> Any:

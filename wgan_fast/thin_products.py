@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 
-from wgan_fast.graph_memory import seen
+from wgan_fast.graph_memory import reshaped_in_place, seen
 
 aten = torch.ops.aten
 
@@ -64,7 +64,7 @@ def _lay_columns_out(graph: Graph, node: Node) -> None:
 
 
 def _t(graph: Graph, node: Any) -> Node:
-    if node.target is aten.t.default:
+    if node.target is aten.t.default and not reshaped_in_place(node.args[0]):
         return node.args[0]  # type: ignore[no-any-return]
     value = seen(node)
     assert value is not None
