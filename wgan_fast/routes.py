@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wgan_fast import autograd_route, first_order
 from wgan_fast.arguments import independent_score_error
-from wgan_fast.double_backward import calls_apart, choice, explicit
+from wgan_fast.double_backward import choice, explicit
 from wgan_fast.double_backward.apart import keeps_apart
 from wgan_fast.double_backward.errors import (
     CrossSample,
@@ -130,19 +130,13 @@ def critic_loss(
         return in_two_calls(critic, real, fake, settings)
 
     merges = chunk_size is not None or not choice.unmerged.get(critic, *about)
-    apart = None if merges else calls_apart.faster(critic, real, settings.at)
-    if takes_explicit(critic, backend, None) and (merges or apart):
+    if takes_explicit(critic, backend, None) and merges:
         again = explicit.refuse
         if backend == "auto":
             again = once_more(critic, real.device, lambda: unmerged("autograd")[0])
         try:
-            if apart:
-                assert drawn is not None
-                return explicit.critic_loss_in_calls_apart(
-                    critic, real, fake, drawn, settings, again
-                )
             done = explicit.critic_loss(critic, real, fake, drawn, settings, chunk_size, again)
-            if better := calls_apart.faster(critic, real, settings.at):
+            if better := explicit.better_apart(critic, real, settings.at):
                 choice.unmerged.set(critic, better, *about)  # from the next call on
             return done
         except CrossSample as error:

@@ -7,17 +7,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgan_fast.critic_calls import of_rows
-from wgan_fast.double_backward import calls_apart, half_precision, merged, penalised
+from wgan_fast.arguments import check_scores
+from wgan_fast.critic_calls import measured, of_rows
+from wgan_fast.double_backward import half_precision, merged
 from wgan_fast.double_backward.choice import Memory
 from wgan_fast.double_backward.chunks import Computed, over
+from wgan_fast.double_backward.errors import Independent
 from wgan_fast.double_backward.layout import Layout
 from wgan_fast.double_backward.moment import Moment
-from wgan_fast.double_backward.replays import Compute, replayed
+from wgan_fast.double_backward.passes import (
+    Cotangents,
+    input_gradient,
+    leaf_gradients,
+    parameter_gradients,
+)
+from wgan_fast.double_backward.record import record
+from wgan_fast.double_backward.replays import replayed
+from wgan_fast.double_backward.rules import rule_of
 from wgan_fast.objectives import NAMED
 from wgan_fast.ops import accumulation_dtype
-from wgan_fast.penalties import LossSettings, Penalty
-from wgan_fast.penalty_points import points_of
+from wgan_fast.penalties import BETWEEN, LossSettings, Penalty
 
 Critic = Callable[[Tensor], Tensor]
 Again = Callable[[], Tensor]
@@ -144,15 +153,13 @@ def gradient_penalty(
 
     def on(part: slice, share: float, largest: float) -> Computed:
         apart = chunk_size is not None
-        return penalised.gradient_penalty(
-            of_rows(critic, part), x[part], penalty, apart, share, largest
-        )
+        return _gradient_penalty(of_rows(critic, part), x[part], penalty, apart, share, largest)
 
     def usual() -> Computed:
         return _within_range(critic, x, chunk_size, on)
 
     def compute(_: int, x: Tensor) -> Computed:
-        return penalised.gradient_penalty(critic, x, penalty)
+        return _gradient_penalty(critic, x, penalty, False, 1.0, half_precision.LARGEST_SCALE)
 
     if chunk_size is None:
         done = replayed(
@@ -163,6 +170,34 @@ def gradient_penalty(
         done = usual()
     norms, penalties = done.rows
     return attach(done, again), norms, penalties
+
+
+def _gradient_penalty(
+    critic: Critic, x: Tensor, penalty: Penalty, rows_apart: bool, share: float, largest: float
+) -> Computed:
+    recording = record(critic, x, rule_of, rows_apart)
+    scores = check_scores(recording.scores, x)
+    if recording.score < 0 or not recording.active[recording.score]:
+        raise Independent
+    gradient, deltas = input_gradient(recording, scores)
+    if gradient is None:
+        raise Independent
+    norms, penalties, direction = measured(
+        critic, gradient, lambda g, mask: penalty.of(g, mask=mask)
+    )
+    bars: Cotangents = [None] * len(recording.active)
+    scale = None
+    if recording.half:
+        most = half_precision.scale_of_mean(x.shape[0], largest)
+        direction, r = half_precision.fitted(direction, most * share, gradient, norms, deltas)
+        scale = most * r
+    elif share != 1.0:
+        direction = direction * share
+    parameter_gradients(recording, direction, deltas, bars)
+    leaves = [leaf for _, leaf in recording.leaves]
+    gradients = leaf_gradients(recording, bars, scale)
+    rows, digest = (norms, penalties), None if recording.stateful else recording.digest
+    return Computed(penalties.mean(), leaves, gradients, (), rows, recording.half, digest)
 
 
 def critic_loss(
@@ -208,71 +243,28 @@ def critic_loss(
     def batch(_: Tensor, real: Tensor, fake: Tensor, *drawn: Tensor) -> Tensor:
         return Layout.of(settings.at, real, fake, drawn[0] if drawn else None).batch
 
-    if chunk_size is None:
-        done = _again_and_again(
-            critic, real, fake, drawn, settings, compute, usual, batch, "merged", slices
-        )
+    if chunk_size is None and settings.objective in NAMED.values():
+        weight = settings.weight
+        if not isinstance(weight, Tensor):
+            kind = accumulation_dtype(real.dtype)
+            weight = torch.full((), weight, dtype=kind, device=real.device)
+        arguments = [weight, real, fake] if drawn is None else [weight, real, fake, drawn]
+        about = settings._replace(weight=0.0)
+        done = replayed(
+            critic, about, arguments, compute, usual, batch, rows_apart=True,
+            averages=settings.averages, slices=slices,
+        )  # fmt: skip
     else:
         done = usual()
     return attach(done, again), (*done.means, *done.rows)  # type: ignore[return-value]
 
 
-def critic_loss_in_calls_apart(
-    critic: Critic,
-    real: Tensor,
-    fake: Tensor,
-    drawn: Tensor,
-    settings: LossSettings,
-    again: Again,
-) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """What :func:`critic_loss` gives, where three calls are faster than a merged batch.
-
-    Raises:
-        Independent: the score does not depend on the input.
-        Unsupported: the critic cannot be recorded.
-    """
-
-    def usual() -> Computed:
-        return calls_apart.critic_loss(critic, real, fake, drawn, settings)
-
-    def compute(_: int, weight: Tensor, real: Tensor, fake: Tensor, drawn: Tensor) -> Computed:
-        given = settings._replace(weight=weight)
-        return calls_apart.critic_loss(critic, real, fake, drawn, given)
-
-    def batch(_: Tensor, *samples: Tensor) -> Tensor:
-        return points_of(settings.penalty, *samples)[0]
-
-    done = _again_and_again(
-        critic, real, fake, drawn, settings, compute, usual, batch, "apart", lambda: 1
-    )
-    return attach(done, again), (*done.means, *done.rows)  # type: ignore[return-value]
-
-
-def _again_and_again(
-    critic: Critic,
-    real: Tensor,
-    fake: Tensor,
-    drawn: Tensor | None,
-    settings: LossSettings,
-    compute: Compute,
-    usual: Callable[[], Computed],
-    batch: Callable[..., Tensor],
-    calls: str,
-    slices: Callable[[], int],
-) -> Computed:
-    """``usual()``, or the same from a graph, where the objective is one that a graph can have."""
-    if settings.objective not in NAMED.values():
-        return usual()
-    weight = settings.weight
-    if not isinstance(weight, Tensor):
-        kind = accumulation_dtype(real.dtype)
-        weight = torch.full((), weight, dtype=kind, device=real.device)
-    arguments = [weight, real, fake] if drawn is None else [weight, real, fake, drawn]
-    about = settings._replace(weight=0.0), calls
-    return replayed(
-        critic, about, arguments, compute, usual, batch, rows_apart=calls == "merged",
-        averages=settings.averages, slices=slices,
-    )  # fmt: skip
+def better_apart(critic: Critic, real: Tensor, at: str) -> str | None:
+    """Why three calls are faster than one batch, where both are right; None where they are not."""
+    kept = merged.kept_of(critic, real, at)
+    if at in BETWEEN and real.is_cpu and kept and kept.bends and kept.slices() > 1:
+        return "the critic is curved, so that one batch saves no pass, and outgrows the cache"
+    return None
 
 
 def refuse() -> Tensor:

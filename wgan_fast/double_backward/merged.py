@@ -140,8 +140,6 @@ class Kept(NamedTuple):
     """Bytes of the largest tensor."""
     bends: bool
     """Whether the critic is curved, so that all of it is needed to the end."""
-    half: bool
-    """Whether float16 is among it, whose gradients the engine alone keeps in range."""
     digests: frozenset[int]
     """Of the recordings that were compared with calls on parts of their batches."""
     misses: int = 0
@@ -212,7 +210,7 @@ def _scored(
         bends = any(node.bends for node in recording.nodes)
         digests = digests if len(digests) < _WAYS else frozenset()
         misses = 0 if kept is None else kept.misses + 1
-        kept = Kept(largest, bends, recording.half, digests | {recording.digest}, misses)
+        kept = Kept(largest, bends, digests | {recording.digest}, misses)
         choice.proven.set(critic, kept, *about)
     return recording, scores
 
