@@ -1,6 +1,8 @@
 """A frozen step against critic_loss, on other samples than it was frozen on."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -189,6 +191,23 @@ def test_a_partial_batch_another_dtype_and_another_layout_have_graphs_of_their_o
         rtol=1e-4, atol=1e-4,
     )  # fmt: skip
     assert graphs(step) == 4
+
+
+def test_graphs_that_are_given_up_are_gone():
+    critic = mlp(nn.ReLU())
+    real, fake, alpha = batch(3)
+    step = wgan_fast.freeze(critic, real)
+    step(real, fake, alpha)
+    (function,) = step._frozen.values()
+    first = weakref.ref(next(iter(function._graphs.values())))
+    for rows in range(1, 10):
+        step(
+            torch.cat([real] * 2)[:rows],
+            torch.cat([fake] * 2)[:rows],
+            torch.rand(rows, dtype=torch.float64),
+        )
+    gc.collect()
+    assert first() is None
 
 
 def test_numbers_are_read_when_a_step_runs():

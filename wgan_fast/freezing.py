@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, overload
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ class FrozenStep:
         self.weight = weight
         """λ: an input of the graph, to be changed at will."""
         self._critic = critic
-        self._parameters: dict[Any, dict[str, nn.Parameter]] = {}
+        self._parameters: WeakKeyDictionary[Any, dict[str, nn.Parameter]] = WeakKeyDictionary()
         self._settings = settings
         self._penalty = settings.penalty
         self._mode = "compiled" if compile else "captured"
