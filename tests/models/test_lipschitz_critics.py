@@ -115,7 +115,7 @@ def test_weights_start_where_they_are_drawn_and_move_without_a_jump():
         # Where the first number changes its sign, LAPACK's own Q jumps.
         free.copy_(torch.eye(4) + 0.1 * torch.randn(4, 4))
         seen = []
-        for corner in (1e-9, -1e-9):
+        for corner in (1e-12, -1e-12):
             free[0, 0] = corner
             seen.append(linear.weight.clone())
     torch.testing.assert_close(*seen, rtol=0, atol=1e-7)
