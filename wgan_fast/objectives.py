@@ -59,14 +59,40 @@ def score_loss(
     return loss
 
 
+class HoldsTensors(Exception):  # noqa: N818 - control flow: autograd then takes the loss
+    """An objective's loss depends on other tensors that require gradients than the scores."""
+
+
 def score_cotangents(
     objective: Objective, drift: float, real_scores: Tensor, fake_scores: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(L, ∂L/∂ real scores, ∂L/∂ fake scores), by autograd on the scores alone."""
+    """(L, ∂L/∂ real scores, ∂L/∂ fake scores), by autograd on the scores alone.
+
+    Raises:
+        HoldsTensors: these are not all that L has gradients for, as with a learnable temperature.
+    """
     with torch.enable_grad():
         leaves = real_scores.detach().requires_grad_(), fake_scores.detach().requires_grad_()
         loss = score_loss(objective, drift, *leaves)
         if not loss.requires_grad:
             raise ValueError("objective: expected a function of the scores, got one without them")
+        if objective not in NAMED.values() and not _leads_to_these_alone(loss, leaves):
+            raise HoldsTensors
         real, fake = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
     return loss.detach(), real, fake
+
+
+def _leads_to_these_alone(loss: Tensor, leaves: tuple[Tensor, ...]) -> bool:
+    """Whether autograd's graph of a loss ends at some leaves and at no others."""
+    nodes = [loss.grad_fn]
+    seen = set(nodes)
+    for node in nodes:  # which grows
+        if node is None:
+            continue
+        end = getattr(node, "variable", None)
+        if end is not None and not any(end is leaf for leaf in leaves):
+            return False
+        behind = [one for one, _ in node.next_functions if one is not None and one not in seen]
+        seen.update(behind)
+        nodes += behind
+    return True

@@ -123,3 +123,28 @@ def test_half_precision_survives_a_large_batch():
         half = weight_gradient("explicit")
     expected = weight_gradient("autograd")
     assert (half - expected).norm() < 0.05 * expected.norm()
+
+
+@pytest.mark.parametrize("at", ["mix", "real"])
+def test_what_an_objective_holds_has_its_gradient(at):
+    """A learnable temperature, and one that is computed from it."""
+    critic = nn.Sequential(nn.Linear(3, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1)).double()
+    temperature = nn.Parameter(torch.randn((), dtype=torch.float64))
+    held = [temperature, *critic.parameters()]
+    options = {"at": at, "target": 0.0} if at == "real" else {}
+    for _ in range(3):
+        real, fake = torch.randn(2, 6, 3, dtype=torch.float64)
+        if at == "mix":
+            options["alpha"] = torch.rand(6, dtype=torch.float64)
+        found = []
+        for backend in ("auto", "autograd"):
+            scale = temperature.exp()
+            loss = wgan_fast.critic_loss(
+                critic, real, fake, backend=backend, **options,
+                objective=lambda r, f: (scale * (f - r)).square().mean(),  # noqa: B023
+            )  # fmt: skip
+            found.append(torch.autograd.grad(loss, held, allow_unused=True))
+        for one, other in zip(*found, strict=True):
+            assert (one is None) == (other is None)
+            if one is not None:
+                torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)

@@ -38,7 +38,7 @@ from wgan_fast.double_backward.record import record
 from wgan_fast.double_backward.recording import Node, Recording
 from wgan_fast.double_backward.rules import rule_of
 from wgan_fast.double_backward.rules.base import Tensors
-from wgan_fast.objectives import score_cotangents
+from wgan_fast.objectives import HoldsTensors, score_cotangents
 from wgan_fast.penalties import BETWEEN, LossSettings
 
 Critic = Callable[[Tensor], Tensor]
@@ -94,9 +94,13 @@ def critic_loss(
         layout.fake.of(cotangent).fill_(each)
         unit = each if layout.shared else 1.0
     else:
-        loss, to_real, to_fake = score_cotangents(
-            settings.objective, settings.drift, real_scores, fake_scores
-        )
+        try:
+            loss, to_real, to_fake = score_cotangents(
+                settings.objective, settings.drift, real_scores, fake_scores
+            )
+        except HoldsTensors:
+            reason = "the objective holds tensors that require gradients, which autograd alone sees"
+            raise CrossSample(reason) from None
         layout.real.of(cotangent).copy_(to_real * (scale * share))
         layout.fake.of(cotangent).copy_(to_fake * (scale * share))
         if layout.shared:
