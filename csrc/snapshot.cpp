@@ -22,9 +22,9 @@ namespace {
 
 namespace py = pybind11;
 
-// The types whose values are facts: immutable, so that the same object is the same value; and
+// Values whose types make them facts: immutable, so that the same object is the same value; and
 // dictionaries, whose contents are watched for themselves.
-bool is_plain(PyObject* value) {
+bool is_fact(PyObject* value) {
   return value == Py_None || PyDict_Check(value) || PyBool_Check(value) ||
          PyLong_CheckExact(value) || PyFloat_CheckExact(value) || PyUnicode_CheckExact(value) ||
          PyTuple_CheckExact(value);
@@ -125,7 +125,7 @@ class Snapshot {
            const py::args& arguments)
       : modes_(modes_now()), modules_(std::move(modules)) {
     for (const py::object& module : modules_) {
-      contents_.emplace_back(py::dict(module.attr("__dict__")), is_plain);
+      contents_.emplace_back(py::dict(module.attr("__dict__")), is_fact);
     }
     for (const py::dict& dict : parts) {
       contents_.emplace_back(dict, is_any);
