@@ -74,4 +74,5 @@ if rank == 0:
     pairs = zip(together, alone, strict=True)
     difference = max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
     print(f"weights, {world_size} processes next to one: {difference:.1e} apart at most")
+dist.barrier()  # gloo's threads need the interpreter to drop the last work: not while it exits
 dist.destroy_process_group()
