@@ -10,6 +10,7 @@ import argparse
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # before there is a group, which its functions would keep as a default
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -38,8 +39,10 @@ def make_models():
     return generator, critic
 
 
-def train(generator, critic, critic_loss, share):
+def train(generator, critic, share, wrap):
     """The loop as it was; ``share`` is this process's part of each batch."""
+    critic_loss = wrap(wgan_fast.CriticLoss(critic, weight=10.0))
+    wrapped_generator = wrap(generator)
     critic_optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3, betas=(0.0, 0.9))
     generator_optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3, betas=(0.0, 0.9))
     draw = torch.Generator().manual_seed(1)  # whole batches, so that the number of processes
@@ -57,22 +60,22 @@ def train(generator, critic, critic_loss, share):
         if (step + 1) % N_CRITIC == 0:
             z = torch.randn(BATCH, LATENT, generator=draw)[share]
             generator_optimizer.zero_grad()
-            wgan_fast.generator_loss(critic, generator(z)).backward()
+            wgan_fast.generator_loss(critic, wrapped_generator(z)).backward()
             generator_optimizer.step()
 
 
 generator, critic = make_models()
-critic_loss = DistributedDataParallel(wgan_fast.CriticLoss(critic, weight=10.0))
 mine = slice(rank * BATCH // world_size, (rank + 1) * BATCH // world_size)
-train(DistributedDataParallel(generator), critic, critic_loss, mine)
+train(generator, critic, mine, wrap=DistributedDataParallel)
 
 if rank == 0:
     alone_generator, alone_critic = make_models()
-    train(alone_generator, alone_critic, wgan_fast.CriticLoss(alone_critic), slice(None))
+    train(alone_generator, alone_critic, slice(None), wrap=lambda module: module)
     together = [*generator.parameters(), *critic.parameters()]
     alone = [*alone_generator.parameters(), *alone_critic.parameters()]
     pairs = zip(together, alone, strict=True)
     difference = max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
     print(f"weights, {world_size} processes next to one: {difference:.1e} apart at most")
-dist.barrier()  # gloo's threads need the interpreter to drop the last work: not while it exits
+# Waits for gloo's threads, as nothing holds the group any more. One that is late would need the
+# interpreter to let go of a gradient's work, and abort the process while that exits.
 dist.destroy_process_group()
