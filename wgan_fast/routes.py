@@ -20,6 +20,7 @@ from wgan_fast.double_backward.errors import (
     NoDoubleBackward,
     Unsupported,
 )
+from wgan_fast.double_backward.mean_score import mean_score as of_one_call
 from wgan_fast.double_backward.moment import Moment
 from wgan_fast.objectives import score_loss
 from wgan_fast.penalties import LossSettings, Penalty
@@ -162,6 +163,27 @@ def scores_of_both(critic: Critic, real: Tensor, fake: Tensor) -> tuple[Tensor, 
     return autograd_route.scores(critic, real), autograd_route.scores(critic, fake)
 
 
+def mean_score(critic: Critic, x: Tensor, backend: str) -> Tensor:
+    """E f(x), by a call of its own."""
+
+    def by_autograd() -> Tensor:
+        return autograd_route.scores(critic, x).mean()
+
+    if takes_explicit(critic, backend, None):
+        again = explicit.refuse
+        if backend == "auto":
+            again = once_more(critic, x.device, by_autograd)
+        try:
+            return of_one_call(critic, x, again)
+        except Independent:
+            pass
+        except Unsupported as error:
+            if backend == "explicit" or isinstance(error, NoDoubleBackward):
+                raise
+            choice.unsupported.set(critic, str(error))
+    return by_autograd()
+
+
 def in_calls_apart(
     critic: Critic,
     real: Tensor,
@@ -171,9 +193,14 @@ def in_calls_apart(
     backend: str,
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
     """The critic on fake, on real and on the points of the penalty, in this order."""
-    fake_scores = autograd_route.scores(critic, fake)
-    real_scores = autograd_route.scores(critic, real)
-    loss = score_loss(settings.objective, settings.drift, real_scores, fake_scores)
+    if settings.uniform and explicit.better_apart(critic, real, settings.at):
+        fake_score, real_score = (mean_score(critic, x, backend) for x in (fake, real))
+        loss, means = fake_score - real_score, (real_score.detach(), fake_score.detach())
+    else:
+        fake_scores = autograd_route.scores(critic, fake)
+        real_scores = autograd_route.scores(critic, real)
+        loss = score_loss(settings.objective, settings.drift, real_scores, fake_scores)
+        means = real_scores.mean(), fake_scores.mean()
     norms: list[Tensor] = []
     penalties: list[Tensor] = []
     for samples in points_of(settings.penalty, real, fake, drawn):
@@ -181,7 +208,6 @@ def in_calls_apart(
         loss = loss + settings.weight * value
         norms.append(found[0])
         penalties.append(found[1])
-    means = real_scores.mean(), fake_scores.mean()
     return loss, (*means, torch.cat(norms), torch.cat(penalties))
 
 

@@ -113,7 +113,7 @@ def gradients_of(loss: Tensor) -> dict[int, Tensor | None] | None:
 _steep = Memory()
 
 
-def _within_range(
+def within_range(
     critic: Critic,
     x: Tensor,
     chunk_size: int | None,
@@ -156,7 +156,7 @@ def gradient_penalty(
         return _gradient_penalty(of_rows(critic, part), x[part], penalty, apart, share, largest)
 
     def usual() -> Computed:
-        return _within_range(critic, x, chunk_size, on)
+        return within_range(critic, x, chunk_size, on)
 
     def compute(_: int, x: Tensor) -> Computed:
         return _gradient_penalty(critic, x, penalty, False, 1.0, half_precision.LARGEST_SCALE)
@@ -228,7 +228,7 @@ def critic_loss(
 
     def usual() -> Computed:
         at_once = chunk_size or math.ceil(real.shape[0] / slices())
-        return _within_range(critic, real, at_once, on)
+        return within_range(critic, real, at_once, on)
 
     def compute(pieces: int, weight: Tensor, *samples: Tensor) -> Computed:
         given = settings._replace(weight=weight)
