@@ -7,6 +7,7 @@
 
 #include <string>
 
+#include "adam.h"
 #include "replay.h"
 #include "snapshot.h"
 
@@ -58,6 +59,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.doc() = "The compiled operators of wgan_fast.";
   m.def("build_info", &build_info,
         "How this module was built: compiler, cpu_capability, openmp, cuda, cuda_archs, torch.");
+  wgan_fast::bind_adam(m);
   wgan_fast::bind_replay(m);
   wgan_fast::bind_snapshot(m);
 }

@@ -236,14 +236,15 @@ class CriticLoop:
         ``constant`` is λ if it is not adaptive; ``due`` says which steps are penalised.
         """
         reals, steps = inputs.reals, self._steps.of(inputs)
-        z = self._draw(reals, torch.randn, (self.n_critic, inputs.batch, *self.latent_shape))
+        z = self._draw(reals, torch.randn, (self.n_critic * inputs.batch, *self.latent_shape))
         noise = None
         if self._penalty.takes_noise:
             noise = self._draw(reals, torch.rand, tuple(reals.shape))
         alpha = self._draw(reals, torch.rand, tuple(reals.shape[:2]))
-        (fakes,) = steps.sample(z, *inputs.cond)
+        (fakes,) = steps.sample(z, *(one.flatten(0, 1) for one in inputs.cond))
         assert fakes is not None
-        fakes = fakes.to(reals.dtype)  # autocast may have left them narrow
+        # Autocast may have left them narrow.
+        fakes = fakes.to(reals.dtype).unflatten(0, (self.n_critic, -1))
         total: Tensor | None = None
         critic_parameters = list(trained(self.critic).values())
         take_step: dict[bool, Function] = {}

@@ -52,6 +52,9 @@ class FlatGraph:
         """Whether the compiled extension runs it, and not Python."""
         self.largest = _largest(module.graph, state)
         """Bytes of the largest tensor in it, but for ``state`` and what has its shape."""
+        (results,) = module.graph.find_nodes(op="output")[0].args
+        self.sizes = [_bytes(seen(result)) for result in results]
+        """Bytes of each result."""
         self._run: Callable[..., Any] = replay or _below_autograd(module.forward)
 
     def __call__(self, *arguments: Tensor) -> list[Tensor | None]:
@@ -247,12 +250,12 @@ def _writes(node: Node) -> bool:
 def _largest(graph: Graph, state: Iterable[Tensor]) -> int:
     of_state = {tuple(sorted(tensor.shape)) for tensor in state}  # also of what is transposed
     made = [seen(node) for node in graph.nodes if node.op == "call_function"]
-    sizes = [
-        tensor.numel() * tensor.element_size()
-        for tensor in made
-        if isinstance(tensor, Tensor) and tuple(sorted(tensor.shape)) not in of_state
-    ]
-    return max(sizes, default=0)
+    others = [one for one in made if one is None or tuple(sorted(one.shape)) not in of_state]
+    return max(map(_bytes, others), default=0)
+
+
+def _bytes(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.numel() * tensor.element_size()
 
 
 def _add_to_product(graph: Graph, node: Node) -> None:

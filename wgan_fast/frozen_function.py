@@ -40,6 +40,7 @@ class FrozenFunction:
         names: of the results, for the error that says which one differs.
         apart: where the results are means over samples, what proves that the batch may be taken
             in equal parts, one on each thread.
+        rows: the places of results that have a row per sample instead.
         mode: ``"captured"``: by a flat graph; ``"compiled"``: by one that Inductor compiled;
             ``"eager"``: the function itself; ``"auto"``: captured, or eager with one line in the
             log where no graph can stand for the function.
@@ -52,10 +53,12 @@ class FrozenFunction:
         names: Callable[[], Sequence[str]],
         mode: str = "captured",
         apart: Apart | None = None,
+        rows: Sequence[int] = (),
     ) -> None:
         self.function = function
         self.mode = mode
         self._apart = apart
+        self._rows = rows
         self._owners = list(owners)
         self._names = names
         self._signature = Signature(owners)
@@ -162,7 +165,7 @@ class FrozenFunction:
                 if not self._apart(parts):  # type: ignore[misc]
                     return None
                 self.function(*parts[0])  # as above
-            found = SideBySide(self._graph_of(state, parts[0]), count)
+            found = SideBySide(self._graph_of(state, parts[0]), count, self._rows)
         except (TraceError, Unsupported):
             return None
         if not found.pays(self.mode == "compiled"):

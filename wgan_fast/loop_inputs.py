@@ -34,7 +34,7 @@ class LoopInputs(NamedTuple):
     @property
     def kind(self) -> tuple[Any, ...]:
         """Equal for inputs that the same steps take, whatever their numbers and B."""
-        return self.form.key, bool(self.mask)
+        return self.form.key, bool(self.mask), len(self.reals)
 
     @property
     def tensors(self) -> list[Tensor]:

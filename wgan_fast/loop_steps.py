@@ -20,6 +20,7 @@ from wgan_fast.steps import (
     plain_critic_step,
     regularised,
     sampling,
+    sampling_apart,
     trained,
 )
 
@@ -36,7 +37,7 @@ class LoopSteps(NamedTuple):
     generator: FrozenFunction
     """``step(z, *cond)``"""
     sample: FrozenFunction
-    """``step(z, *cond)`` for the z of all critic steps."""
+    """``step(z, *cond)`` for the z of all critic steps, one after the other."""
 
 
 def loop_steps(
@@ -45,6 +46,7 @@ def loop_steps(
     penalty: LoopPenalty,
     form: Form,
     masked: bool,
+    steps: int,
     *,
     saturating: bool,
     drift: float,
@@ -56,7 +58,7 @@ def loop_steps(
 ) -> LoopSteps:
     """The steps for a loop's settings, which are checked already; not ``saturating`` is DCGAN's.
 
-    They are for samples in one ``form``, ``masked`` or not.
+    They are for ``steps`` of the critic on samples in one ``form``, ``masked`` or not.
     """
     called = calling(critic, form, select, separate, masked)
     of_critic: dict[bool, FrozenFunction] = {}
@@ -87,7 +89,14 @@ def loop_steps(
         mode,
         generator_apart(generator, critic) if plain else None,
     )
-    sample = FrozenFunction(sampling(generator, form), [generator], lambda: ["the fakes"], mode)
+    sample = FrozenFunction(
+        sampling(generator, form, steps),
+        [generator],
+        lambda: ["the fakes"],
+        mode,
+        sampling_apart(generator, steps) if plain else None,
+        rows=(0,),
+    )
     return LoopSteps(of_critic, of_generator, sample)
 
 
@@ -95,10 +104,10 @@ class StepsByKind:
     """The steps of a loop for each kind of inputs: forms of samples, masked or not.
 
     Args:
-        make: from a form, and whether there is a mask, to the steps.
+        make: from a form, whether there is a mask, and how many critic's steps, to the steps.
     """
 
-    def __init__(self, make: Callable[[Form, bool], LoopSteps]) -> None:
+    def __init__(self, make: Callable[[Form, bool, int], LoopSteps]) -> None:
         self._make = make
         self.made: dict[Any, LoopSteps] = {}
 
@@ -107,5 +116,5 @@ class StepsByKind:
         if inputs.kind not in self.made:
             if len(self.made) >= _KEPT:
                 self.made.pop(next(iter(self.made)))
-            self.made[inputs.kind] = self._make(inputs.form, bool(inputs.mask))
+            self.made[inputs.kind] = self._make(inputs.form, bool(inputs.mask), len(inputs.reals))
         return self.made[inputs.kind]

@@ -59,7 +59,7 @@ class SideBySide:
         To be asked before the graph is ``compiled``, if it is to be.
         """
         largest = self.graph.largest * self._parts
-        held = sum(one.numel() * one.element_size() for one in self.graph.state)
+        held = sum(size for place, size in enumerate(self.graph.sizes) if place not in self._rows)
         if compiled and largest < _COMPILED:
             return False
         return self.graph.replays and largest <= _LARGEST and held <= max(largest, _STAYS_CLOSE)

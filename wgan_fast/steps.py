@@ -192,11 +192,22 @@ def generator_step(
     return step
 
 
-def sampling(generator: Any, form: Form) -> Step:
-    """``step(z, *cond)``: [fakes] of z ``(n, B, ...)``, and of conditions of such shapes.
+def sampling_apart(generator: Any, steps: int) -> Apart:
+    """Whether fakes of parts of all z, which have none but z, are proven to be those of all."""
+    generator = unwrapped(generator)
 
-    By one call of the generator where it may be. The fakes, which have to be in the form of the
-    real samples, are packed as these are.
+    def proven(parts: list[tuple[Tensor, ...]]) -> bool:
+        z, *cond = parts[0]
+        return not cond and len(z) % steps == 0 and keeps_apart(generator, [z for (z,) in parts])
+
+    return proven
+
+
+def sampling(generator: Any, form: Form, steps: int) -> Step:
+    """``step(z, *cond)``: [fakes] of z ``(steps·B, ...)``, and of conditions of such shapes.
+
+    By one call of the generator where it may be, else by one for each of the ``steps``. The fakes,
+    which have to be in the form of the real samples, are packed as these are.
     """
     generator = unwrapped(generator)
 
@@ -209,19 +220,20 @@ def sampling(generator: Any, form: Form) -> Step:
 
     def step(z: Tensor, *cond: Tensor) -> list[Tensor | None]:
         with torch.no_grad():
+            each = [one.chunk(steps) for one in (z, *cond)]
             # What is asked is not of the conditions' numbers: each part may have the first one's.
-            first = tuple(one[0] for one in cond)
+            parts, *first = each[0], *(one[0] for one in each[1:])
             select = None if form.single else side_by_side
-            call, _ = shaped_alone(generator, z[0], "z", cond=first or None, select=select)
+            cond_of_first = tuple(first) or None
+            call, _ = shaped_alone(generator, parts[0], "z", cond=cond_of_first, select=select)
             with UncheckedOneHot():  # which would read the labels, and what is read is not proven
-                apart = len(z) > 1 and keeps_apart(call, z.unbind())
+                apart = steps > 1 and keeps_apart(call, parts)
             if apart:
-                fakes = checked(generator(z.flatten(0, 1), *(one.flatten(0, 1) for one in cond)))
-                fakes = tree_map(lambda one: one.unflatten(0, z.shape[:2]), fakes)
+                fakes = checked(generator(z, *cond))
             else:
-                each = [checked(generator(*part)) for part in zip(z, *cond, strict=True)]
-                fakes = tree_map(lambda *parts: torch.stack(parts), *each)
-            return [form.packed(fakes, len(z))]
+                made = [checked(generator(*part)) for part in zip(*each, strict=True)]
+                fakes = tree_map(lambda *parts: torch.cat(parts), *made)
+            return [form.packed(fakes)]
 
     return step
 

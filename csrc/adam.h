@@ -1,0 +1,10 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace wgan_fast {
+
+// Add the function adam_step to the module.
+void bind_adam(pybind11::module_& m);
+
+}  // namespace wgan_fast
