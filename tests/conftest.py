@@ -22,6 +22,15 @@ def seeded(request):
     torch.manual_seed(SEED + sum(map(ord, request.node.nodeid)))
 
 
+@pytest.fixture
+def two_threads():
+    """As many of PyTorch's threads, whatever the machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 def pytest_collection_modifyitems(items):
     if torch.cuda.is_available():
         return
