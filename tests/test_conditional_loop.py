@@ -206,7 +206,8 @@ def test_graphs_are_of_shapes_alone():
     loop(images(3), conditions(N_CRITIC, 3))
     labels, attributes = conditions(N_CRITIC, B)
     loop(images(), (labels.clone(), attributes.transpose(0, 1).contiguous().transpose(0, 1)))
-    assert [len(step._graphs) for step in steps] == [3, 3, 3]
+    # All steps' conditions come to the fakes in one run of memory, whatever they were.
+    assert [len(step._graphs) for step in steps] == [3, 3, 2]
 
 
 def test_one_call_of_a_conditional_generator():
