@@ -12,18 +12,60 @@
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/extension.h>
 
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <numeric>
+#include <utility>
 #include <vector>
+
+#include "side_by_side.h"
 
 namespace wgan_fast {
 namespace {
 
 using Tensors = std::vector<at::Tensor>;
 
+// In numbers: with more of them, the threads that share each tensor finish at the same time, and
+// those that take whole tensors do not.
+constexpr int64_t kFew = 1 << 18;
+
+struct Settings {
+  double lr, beta1, beta2, weight_decay, eps;
+  bool maximize, decoupled_weight_decay;
+};
+
+// Of each parameter: it, its gradient, both averages, and the count of its steps.
+struct Group {
+  std::array<Tensors, 5> tensors;
+  int64_t numbers = 0;
+
+  void add(const Group& from, size_t i) {
+    for (size_t kind = 0; kind < tensors.size(); ++kind) {
+      tensors[kind].push_back(from.tensors[kind].at(i));
+    }
+    numbers += from.tensors[0][i].numel();
+  }
+
+  void update(const Settings& to) const {
+    const auto& [parameters, gradients, averages, squares, steps] = tensors;
+    const auto by = [&](const auto& adam) {
+      adam(parameters, gradients, averages, squares, /*max_exp_avg_sqs=*/at::TensorList(), steps,
+           to.lr, to.beta1, to.beta2, to.weight_decay, to.eps, /*amsgrad=*/false, to.maximize);
+    };
+    if (to.decoupled_weight_decay) {
+      by([](auto&&... given) { at::_fused_adamw_(given...); });
+    } else {
+      by([](auto&&... given) { at::_fused_adam_(given...); });
+    }
+  }
+};
+
+bool watched() { return c10::impl::TorchDispatchModeTLS::any_modes_set(); }
+
 void count(const Tensors& steps) {
-  // Whoever sees every operator has to see this one as well.
-  const bool watched = c10::impl::TorchDispatchModeTLS::any_modes_set();
   for (const at::Tensor& step : steps) {
-    if (watched || !step.is_cpu() || step.scalar_type() != at::kFloat || step.numel() != 1) {
+    if (watched() || !step.is_cpu() || step.scalar_type() != at::kFloat || step.numel() != 1) {
       at::Tensor(step).add_(1);
     } else {
       *step.mutable_data_ptr<float>() += 1;
@@ -32,20 +74,39 @@ void count(const Tensors& steps) {
   }
 }
 
-void adam_step(const Tensors& parameters, const Tensors& gradients, const Tensors& averages,
-               const Tensors& squares, const Tensors& steps, double lr, double beta1, double beta2,
-               double weight_decay, double eps, bool maximize, bool decoupled_weight_decay) {
-  const at::NoGradGuard no_grad;
-  count(steps);
-  const auto update = [&](const auto& adam) {
-    adam(parameters, gradients, averages, squares, /*max_exp_avg_sqs=*/at::TensorList(), steps, lr,
-         beta1, beta2, weight_decay, eps, /*amsgrad=*/false, maximize);
-  };
-  if (decoupled_weight_decay) {
-    update([](auto&&... given) { at::_fused_adamw_(given...); });
-  } else {
-    update([](auto&&... given) { at::_fused_adam_(given...); });
+// For as many threads: whole parameters, the largest first and each to whoever has least.
+std::vector<Group> shared(const Group& all, size_t threads) {
+  std::vector<size_t> order(all.tensors[0].size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](size_t one, size_t other) {
+    return all.tensors[0][one].numel() > all.tensors[0][other].numel();
+  });
+  std::vector<Group> groups(threads);
+  for (const size_t i : order) {
+    const auto least = [](const Group& a, const Group& b) { return a.numbers < b.numbers; };
+    std::min_element(groups.begin(), groups.end(), least)->add(all, i);
   }
+  return groups;
+}
+
+void adam_step(Tensors parameters, Tensors gradients, Tensors averages, Tensors squares,
+               Tensors steps, double lr, double beta1, double beta2, double weight_decay,
+               double eps, bool maximize, bool decoupled_weight_decay) {
+  const at::NoGradGuard no_grad;
+  const Settings settings{lr, beta1, beta2, weight_decay, eps, maximize, decoupled_weight_decay};
+  count(steps);
+  Group all{{std::move(parameters), std::move(gradients), std::move(averages), std::move(squares),
+             std::move(steps)}};
+  for (const at::Tensor& parameter : all.tensors[0]) all.numbers += parameter.numel();
+  const size_t threads = at::get_num_threads();
+  if (watched() || threads == 1 || all.numbers > kFew || all.tensors[0].size() < threads) {
+    all.update(settings);
+    return;
+  }
+  const std::vector<Group> groups = shared(all, threads);
+  side_by_side(groups.size(), [&](size_t i) {
+    if (groups[i].numbers > 0) groups[i].update(settings);
+  });
 }
 
 }  // namespace

@@ -9,7 +9,6 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ScalarOps.h>
-#include <ATen/ThreadLocalState.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/ivalue.h>
@@ -23,10 +22,6 @@
 #include <torch/csrc/MemoryFormat.h>
 #include <torch/csrc/autograd/python_variable.h>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 #include <memory>
 #include <optional>
 #include <string>
@@ -34,6 +29,7 @@
 #include <vector>
 
 #include "cpu/joined_parts.h"
+#include "side_by_side.h"
 
 namespace wgan_fast {
 namespace {
@@ -203,25 +199,6 @@ struct BelowAutograd {
       c10::DispatchKeySet({c10::DispatchKey::AutocastCPU, c10::DispatchKey::AutocastCUDA})};
   std::optional<c10::impl::ExcludeDispatchKeyGuard> untracked;
 };
-
-// body(i) for every i below ``count``, each in one thread and with this one's modes.
-template <typename Body>
-void side_by_side(size_t count, const Body& body) {
-  const at::ThreadLocalState here;
-  at::parallel_for(0, static_cast<int64_t>(count), 1, [&](int64_t begin, int64_t end) {
-    const at::ThreadLocalStateGuard as_here(here);
-#ifdef _OPENMP
-    if (at::in_parallel_region()) {
-      // oneDNN plans for as many threads as it is told of, and would wait for them in here. PyTorch
-      // tells each thread once, at its first operator; this thread's time to hear it is before.
-      at::internal::lazy_init_num_threads();
-      at::get_num_threads();
-      omp_set_num_threads(1);
-    }
-#endif
-    for (int64_t i = begin; i < end; ++i) body(static_cast<size_t>(i));
-  });
-}
 
 // The results of all calls, by place, joined; the calls' own lists are emptied.
 std::vector<at::Tensor> joined(std::vector<Slots>& results, const std::vector<int64_t>& rows) {

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from wgan_fast import optimizer_step
 
@@ -77,6 +78,47 @@ def test_the_same_update(make, dtype, called):
     for one, other in zip(ours, theirs, strict=True):
         for name, value in optimizer.state[one].items():
             assert torch.equal(value, plain.state[other][name])
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "shapes", [[(130, 127), (127,), (257, 130), (3,), (0, 5), (1,)], [(600, 500), (7,)], [(9, 9)]],
+    ids=["shared out", "large", "alone"],
+)  # fmt: skip
+def test_whole_parameters_for_each_thread(shapes, dtype, called):
+    ours = [nn.Parameter(torch.randn(shape, dtype=dtype)) for shape in shapes]
+    theirs = copy.deepcopy(ours)
+    optimizer, plain = (torch.optim.Adam(p, lr=1e-2, fused=True) for p in (ours, theirs))
+    for _ in range(3):
+        give_gradients(ours, theirs)
+        optimizer_step.take(optimizer)
+        plain.step()
+        for one, other in zip(ours, theirs, strict=True):
+            assert torch.equal(one, other)
+            assert one._version == other._version
+            for name, value in optimizer.state[one].items():
+                assert torch.equal(value, plain.state[other][name])
+    assert len(called) == 4
+
+
+def test_modes_see_every_operator():
+    ours = parameters()
+    optimizer = torch.optim.Adam(ours, fused=True)
+    give_gradients(ours)
+    optimizer.step()
+    seen = []
+
+    class Seeing(TorchDispatchMode):
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            seen.append(op)
+            return op(*args, **(kwargs or {}))
+
+    with Seeing():
+        optimizer_step.take(optimizer)
+    aten = torch.ops.aten
+    assert seen == [aten.add_.Scalar] * 3 + [aten._fused_adam_.default]
+    assert all(optimizer.state[one]["step"] == 2 for one in ours)
 
 
 def watched_by_a_hook(optimizer):

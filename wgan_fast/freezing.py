@@ -203,7 +203,7 @@ def _constants(call: CriticCall) -> tuple[Any, ...]:
     return tuple((type(value), value) for value in constants)
 
 
-def _once_only() -> Tensor:
+def _once_only(_: Any) -> Tensor:
     raise RuntimeError(
         "a frozen step gives first derivatives only; to differentiate the loss twice, take "
         "wgan_fast.critic_loss"

@@ -21,7 +21,7 @@ from wgan_fast.double_backward.errors import (
     Unsupported,
 )
 from wgan_fast.double_backward.mean_score import mean_score as of_one_call
-from wgan_fast.double_backward.moment import Moment
+from wgan_fast.double_backward.moment import Changes, Moment
 from wgan_fast.objectives import score_loss
 from wgan_fast.penalties import LossSettings, Penalty
 from wgan_fast.penalty_points import points_of
@@ -59,15 +59,24 @@ def cannot_be_cut(reason: CrossSample) -> ValueError:
     )
 
 
-def once_more(critic: Any, device: torch.device, compute: Callable[[], Tensor]) -> Any:
-    """``compute``, to be run later as it would run now, without a trace."""
-    moment = Moment(critic, device)
+def once_more(critic: Any, compute: Callable[[], Tensor], *samples: Tensor) -> Any:
+    """``compute`` of samples, to be run later as it would run now, without a trace."""
+    moment, versions = Moment(critic, samples[0].device), list(map(_version, samples))
 
-    def again() -> Tensor:
-        with moment.again():
+    def again(changed: Changes) -> Tensor:
+        if list(map(_version, samples)) != versions:
+            raise RuntimeError(
+                "create_graph=True: the samples were modified after the loss was computed"
+            )
+        with moment.again(changed):
             return compute()
 
     return again
+
+
+def _version(samples: Tensor) -> int:
+    """How often they were written into; tensors of inference mode do not count."""
+    return 0 if samples.is_inference() else samples._version
 
 
 def penalty(
@@ -92,7 +101,7 @@ def penalty(
     if takes_explicit(critic, backend, obstacle):
         again = explicit.refuse
         if backend == "auto":
-            again = once_more(critic, x.device, lambda: by_autograd()[0])
+            again = once_more(critic, lambda: by_autograd()[0], x)
         try:
             return explicit.gradient_penalty(critic, x, form, chunk_size, again)
         except CrossSample as error:
@@ -134,7 +143,7 @@ def critic_loss(
     if takes_explicit(critic, backend, None) and merges:
         again = explicit.refuse
         if backend == "auto":
-            again = once_more(critic, real.device, lambda: unmerged("autograd")[0])
+            again = once_more(critic, lambda: unmerged("autograd")[0], real, fake)
         try:
             done = explicit.critic_loss(critic, real, fake, drawn, settings, chunk_size, again)
             if better := explicit.better_apart(critic, real, settings.at):
@@ -172,11 +181,9 @@ def mean_score(critic: Critic, x: Tensor, backend: str) -> Tensor:
     if takes_explicit(critic, backend, None):
         again = explicit.refuse
         if backend == "auto":
-            again = once_more(critic, x.device, by_autograd)
+            again = once_more(critic, by_autograd, x)
         try:
             return of_one_call(critic, x, again)
-        except Independent:
-            pass
         except Unsupported as error:
             if backend == "explicit" or isinstance(error, NoDoubleBackward):
                 raise

@@ -85,6 +85,7 @@ LAYERS = {
     "InstanceNorm tracked": lambda: nn.InstanceNorm2d(4, track_running_stats=True),
     "BatchNorm": lambda: nn.BatchNorm2d(4),
     "BatchNorm eval": lambda: nn.BatchNorm2d(4).eval(),
+    "slopes fixed in evaluation": lambda: nn.RReLU().eval(),
     "RMSNorm": lambda: nn.RMSNorm((8, 8)),
     "LocalResponseNorm": lambda: nn.LocalResponseNorm(2),
     "MaxPool": lambda: nn.MaxPool2d(2),

@@ -21,6 +21,8 @@ class Computed(NamedTuple):
     """Whether float16 was among the values that led to the gradients."""
     digest: int | None = None
     """Of the critic's recordings, where no state was changed."""
+    changed: Sequence[tuple[Tensor, Tensor]] = ()
+    """Where state was changed: tensors, and what they were."""
 
 
 def slices(samples: int, chunk_size: int | None) -> Iterator[slice]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,7 +30,8 @@ from wgan_fast.ops import accumulation_dtype
 from wgan_fast.penalties import BETWEEN, LossSettings, Penalty
 
 Critic = Callable[[Tensor], Tensor]
-Again = Callable[[], Tensor]
+Again = Callable[..., Tensor]
+"""``again(changed)``: a value with a graph of autograd's, by the state from before some changes."""
 
 
 class Explicit(torch.autograd.Function):
@@ -98,7 +100,8 @@ def attach(done: Computed, again: Again) -> Tensor:
     """A value with its gradients, as a tensor that ``backward`` can be called on."""
     if not done.leaves:
         return done.value
-    return Explicit.apply(done.value, done.gradients, again, *done.leaves)
+    once_more = partial(again, done.changed)
+    return Explicit.apply(done.value, done.gradients, once_more, *done.leaves)
 
 
 def gradients_of(loss: Tensor) -> dict[int, Tensor | None] | None:
@@ -131,7 +134,7 @@ def within_range(
         done = with_scale(half_precision.LARGEST_SCALE)
         if done.half and half_precision.overflowed(done.value, done.gradients):
             _steep.set(critic, True)
-            with moment.again():
+            with moment.again(done.changed):
                 done = with_scale(1.0)
     return done
 
@@ -197,7 +200,9 @@ def _gradient_penalty(
     leaves = [leaf for _, leaf in recording.leaves]
     gradients = leaf_gradients(recording, bars, scale)
     rows, digest = (norms, penalties), None if recording.stateful else recording.digest
-    return Computed(penalties.mean(), leaves, gradients, (), rows, recording.half, digest)
+    return Computed(
+        penalties.mean(), leaves, gradients, (), rows, recording.half, digest, recording.changed
+    )
 
 
 def critic_loss(
@@ -267,7 +272,7 @@ def better_apart(critic: Critic, real: Tensor, at: str) -> str | None:
     return None
 
 
-def refuse() -> Tensor:
+def refuse(_: Any) -> Tensor:
     """``again`` under ``backend="explicit"``."""
     raise RuntimeError(
         'backend="explicit" gives first derivatives only; to differentiate this loss twice, take '

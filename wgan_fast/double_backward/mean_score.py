@@ -9,7 +9,6 @@ from wgan_fast.arguments import check_scores
 from wgan_fast.critic_calls import of_rows
 from wgan_fast.double_backward import half_precision
 from wgan_fast.double_backward.chunks import Computed
-from wgan_fast.double_backward.errors import Independent
 from wgan_fast.double_backward.explicit import Again, attach, within_range
 from wgan_fast.double_backward.passes import (
     Cotangents,
@@ -29,7 +28,6 @@ def mean_score(critic: Critic, x: Tensor, again: Again) -> Tensor:
     """The mean of the critic's scores, in the type sums are taken in.
 
     Raises:
-        Independent: the score does not depend on the input.
         Unsupported: the critic cannot be recorded.
     """
 
@@ -49,8 +47,6 @@ def mean_score(critic: Critic, x: Tensor, again: Again) -> Tensor:
 def _mean_score(critic: Critic, x: Tensor, largest: float) -> Computed:
     recording = record(critic, x, rule_of)
     scores = check_scores(recording.scores, x)
-    if recording.score < 0 or not recording.active[recording.score]:
-        raise Independent
     wide = scores.to(accumulation_dtype(scores.dtype))
     scale = None
     cotangent = torch.full_like(wide, 1 / wide.numel())
@@ -58,9 +54,12 @@ def _mean_score(critic: Critic, x: Tensor, largest: float) -> Computed:
         scale = half_precision.scale_of_loss(wide, wide.numel(), largest)
         cotangent = cotangent * scale
     cotangents: Cotangents = [None] * len(recording.active)
-    cotangents[recording.score] = cotangent.to(scores.dtype)
+    if recording.score >= 0:  # else a constant
+        cotangents[recording.score] = cotangent.to(scores.dtype)
     pull_back(recording.nodes, cotangents, wanted_values(recording, input_too=False))
     leaves = [leaf for _, leaf in recording.leaves]
     gradients = leaf_gradients(recording, cotangents, scale)
     digest = None if recording.stateful else recording.digest
-    return Computed(wide.mean(), leaves, gradients, (), (), recording.half, digest)
+    return Computed(
+        wide.mean(), leaves, gradients, (), (), recording.half, digest, recording.changed
+    )

@@ -72,7 +72,6 @@ class Recorder(TorchDispatchMode):
         """Memory of constants into which was written what comes of samples or conditions."""
         self._whole: set[int] = set()
         """The values that are a parameter's own shape: a narrow copy of it, or a normalised one."""
-        self._journal: list[tuple[Tensor, Tensor]] = []
         self._unversioned: Node | None = None
 
     @classmethod
@@ -106,7 +105,7 @@ class Recorder(TorchDispatchMode):
 
     def roll_back(self) -> None:
         """Give every tensor that the critic changed the numbers that it had before the call."""
-        for tensor, before in reversed(self._journal):
+        for tensor, before in reversed(self.recording.changed):
             tensor.copy_(before)
 
     def __torch_dispatch__(
@@ -175,8 +174,16 @@ class Recorder(TorchDispatchMode):
             otherwise = MIXED
         if otherwise == MIXED:
             self._note_read(op, result)
+        if not differentiable and otherwise == CONSTANT and self._is_older(op, given):
+            return result
         self._write(op, rule, args, kwargs, values, result, differentiable, active, otherwise)
         return result
+
+    def _is_older(self, op: Any, given: list[Tensor]) -> bool:
+        """Whether a result is memory from before the call: to write into it is to change that."""
+        if not op.is_view or op is aten.lift_fresh.default:  # of a number of Python's
+            return False
+        return mark_of(given[0])[0] is not self.recording.active
 
     def _write(
         self,
@@ -348,7 +355,7 @@ class Recorder(TorchDispatchMode):
         if tensor.requires_grad:
             raise Unsupported("the critic writes into one of its own parameters")
         self.recording.stateful = True
-        self._journal.append((tensor, tensor.clone()))
+        self.recording.changed.append((tensor, tensor.clone()))
 
     def _check_stale(self, given: list[Tensor], values: list[int]) -> None:
         for tensor, value in zip(given, values, strict=True):

@@ -64,6 +64,8 @@ class Recording:
         self.scores: Any = None
         self.stateful = False
         """Whether the critic changed tensors that are older than the call."""
+        self.changed: list[tuple[Tensor, Tensor]] = []
+        """Those tensors, and copies of what they were, in the order in which they were changed."""
         self.random = False
         """Whether random numbers were drawn."""
         self.half = False

@@ -138,7 +138,12 @@ def _unsafe_split(x: Tensor, *args: Any) -> list[Tensor]:
 
 
 def _rrelu(
-    x: Tensor, noise: Tensor, lower: float, upper: float, training: bool, generator: Any = None
+    x: Tensor,
+    noise: Tensor,
+    lower: float = 1 / 8,
+    upper: float = 1 / 3,
+    training: bool = False,
+    generator: Any = None,
 ) -> Tensor:
     if not training:
         return aten.leaky_relu(x, (lower + upper) / 2)
