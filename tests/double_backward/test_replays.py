@@ -1,7 +1,6 @@
 """Calls that come again: from a graph, right, and never where Python takes another way."""
 
 import copy
-import functools
 import gc
 import random
 import threading
@@ -26,32 +25,8 @@ from tests.double_backward.oracle import (
     penalty_error,
     well_posed_error,
 )
-from wgan_fast.double_backward import merged, replays
+from wgan_fast.double_backward import replays
 from wgan_fast.double_backward.replays import CALLS_BEFORE
-
-
-class Counted:
-    """How many calls came from a graph, and how many took another way."""
-
-    def __init__(self):
-        self.replayed = self.missed = 0
-
-
-@pytest.fixture
-def counted(monkeypatch):
-    """From the second call on, those that can be come from a graph."""
-    seen = Counted()
-    call = replays._Replayed.__call__
-
-    def counting(self, critic, arguments):
-        done = call(self, critic, arguments)
-        seen.replayed += done is not None
-        seen.missed += done is None
-        return done
-
-    monkeypatch.setattr(replays, "CALLS_BEFORE", 1)
-    monkeypatch.setattr(replays._Replayed, "__call__", counting)
-    return seen
 
 
 def mlp(**options):
@@ -587,30 +562,3 @@ def test_large_activations_are_not_worth_it_on_a_cpu(counted):
     for _ in range(3):
         wgan_fast.gradient_penalty(critic, *torch.randn(2, *SHAPE))
     assert counted.replayed == 0
-
-
-@pytest.mark.parametrize("objective", ["wasserstein", "nonsaturating"])
-@pytest.mark.parametrize(
-    ("slices", "replays"),
-    [(2, 3), (3, 3), (6, 3), (4, 0), (9, 0)],
-    ids=["halves", "thirds", "samples", "unequal", "more than samples"],
-)
-def test_batches_beyond_the_cache(slices, replays, objective, counted, monkeypatch):
-    """A graph of all slices, if they are equal."""
-    critic = mlp()
-    largest = 3 * SHAPE[0] * 8 * 8  # of the merged batch's hidden layer, in bytes
-    monkeypatch.setattr(merged, "_FITS_THE_CACHE", -(-largest // slices))
-    monkeypatch.setattr("wgan_fast.double_backward.replays.CALLS_BEFORE", 2)
-    sizes = []
-    record = merged.record
-    monkeypatch.setattr(
-        merged, "record", lambda critic, x, *rest, **more: (
-            sizes.append(len(x)), record(critic, x, *rest, **more)
-        )[1],
-    )  # fmt: skip
-    loss = functools.partial(wgan_fast.critic_loss, objective=objective)
-    for _ in range(2 + 2):
-        assert error_of(loss, critic, critic) < 1e-10
-    assert 3 * SHAPE[0] // slices in sizes or 3 * -(-SHAPE[0] // slices) in sizes
-    assert counted.replayed == replays
-    assert counted.missed == 0

@@ -161,13 +161,18 @@ def gradient_penalty(
     def usual() -> Computed:
         return within_range(critic, x, chunk_size, on)
 
-    def compute(_: int, x: Tensor) -> Computed:
-        return _gradient_penalty(critic, x, penalty, False, 1.0, half_precision.LARGEST_SCALE)
+    def compute(pieces: int, x: Tensor) -> Computed:
+        def on(part: slice, share: float) -> Computed:
+            apart, largest = chunk_size is not None, half_precision.LARGEST_SCALE
+            return _gradient_penalty(critic, x[part], penalty, apart, share, largest)
 
-    if chunk_size is None:
+        return over(len(x), math.ceil(len(x) / pieces), on)
+
+    if _is_even(x, chunk_size):
         done = replayed(
-            critic, penalty, [x], compute, usual, batch=lambda x: x, rows_apart=False,
-            averages=penalty.reduction == "mean", slices=lambda: 1,
+            critic, (penalty, chunk_size), [x], compute, usual, batch=lambda x: x,
+            rows_apart=chunk_size is not None, averages=penalty.reduction == "mean",
+            slices=lambda: _slices(x, chunk_size),
         )  # fmt: skip
     else:
         done = usual()
@@ -223,6 +228,8 @@ def critic_loss(
     """
 
     def slices() -> int:
+        if chunk_size is not None:
+            return _slices(real, chunk_size)
         kept = merged.kept_of(critic, real, settings.at)
         return kept.slices() if kept and real.is_cpu and settings.averages else 1
 
@@ -248,13 +255,13 @@ def critic_loss(
     def batch(_: Tensor, real: Tensor, fake: Tensor, *drawn: Tensor) -> Tensor:
         return Layout.of(settings.at, real, fake, drawn[0] if drawn else None).batch
 
-    if chunk_size is None and settings.objective in NAMED.values():
+    if settings.objective in NAMED.values() and _is_even(real, chunk_size):
         weight = settings.weight
         if not isinstance(weight, Tensor):
             kind = accumulation_dtype(real.dtype)
             weight = torch.full((), weight, dtype=kind, device=real.device)
         arguments = [weight, real, fake] if drawn is None else [weight, real, fake, drawn]
-        about = settings._replace(weight=0.0)
+        about = settings._replace(weight=0.0), chunk_size
         done = replayed(
             critic, about, arguments, compute, usual, batch, rows_apart=True,
             averages=settings.averages, slices=slices,
@@ -262,6 +269,16 @@ def critic_loss(
     else:
         done = usual()
     return attach(done, again), (*done.means, *done.rows)  # type: ignore[return-value]
+
+
+def _slices(x: Tensor, chunk_size: int | None) -> int:
+    """How many slices of so many samples a batch is cut into."""
+    return 1 if chunk_size is None else math.ceil(len(x) / chunk_size)
+
+
+def _is_even(x: Tensor, chunk_size: int | None) -> bool:
+    """Whether all of these have as many samples."""
+    return chunk_size is None or len(x) % min(chunk_size, len(x)) == 0
 
 
 def better_apart(critic: Critic, real: Tensor, at: str) -> str | None:
