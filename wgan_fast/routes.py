@@ -143,7 +143,8 @@ def critic_loss(
     if takes_explicit(critic, backend, None) and merges:
         again = explicit.refuse
         if backend == "auto":
-            again = once_more(critic, lambda: unmerged("autograd")[0], real, fake)
+            given = [real, fake] if drawn is None else [real, fake, drawn]
+            again = once_more(critic, lambda: unmerged("autograd")[0], *given)
         try:
             done = explicit.critic_loss(critic, real, fake, drawn, settings, chunk_size, again)
             if better := explicit.better_apart(critic, real, settings.at):

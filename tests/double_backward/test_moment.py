@@ -62,15 +62,19 @@ def test_buffers_that_change_in_every_call(state, loss):
         torch.testing.assert_close(buffer, lefts[name], rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("fits", [8 << 20, 1], ids=["one batch", "three calls"])
-@pytest.mark.parametrize("which", ["real", "fake"])
+@pytest.mark.parametrize(
+    ("which", "fits"),
+    [("real", 8 << 20), ("fake", 8 << 20), ("alpha", 8 << 20), ("real", 1), ("fake", 1)],
+    ids=str,
+)
 def test_samples_that_are_written_over(which, fits, monkeypatch):
+    """In one batch, or in three calls, of which none needs α again."""
     monkeypatch.setattr(merged, "_FITS_THE_CACHE", fits)
     critic = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 1)).double()
     real, fake, alpha = samples(SHAPE)
     for _ in range(2):
         value = wgan_fast.critic_loss(critic, real, fake, alpha=alpha)
-    {"real": real, "fake": fake}[which].normal_()
+    {"real": real, "fake": fake, "alpha": alpha}[which].normal_()
     parameters = list(critic.parameters())
     torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
     with pytest.raises(RuntimeError, match="the samples were modified after the loss"):

@@ -25,6 +25,7 @@ from tests.double_backward.oracle import (
     penalty_error,
     well_posed_error,
 )
+from wgan_fast import reference
 from wgan_fast.double_backward import replays
 from wgan_fast.double_backward.replays import CALLS_BEFORE
 
@@ -555,6 +556,30 @@ def test_a_graph_keeps_no_critic_alive(counted):
     del critic
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("chunk_size", [None, 3])
+def test_images_that_are_laid_flat(chunk_size, layout, counted):
+    """In the layout that the engine convolves in, that takes a copy, on stand-ins as well."""
+    critic = nn.Sequential(
+        nn.Conv2d(3, 8, 4, 2, 1), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(8 * 16, 1)
+    ).to(memory_format=layout)
+    exact = copy.deepcopy(critic).double()
+    for _ in range(4):
+        real, fake = torch.randn(2, 6, 3, 8, 8)
+        alpha = torch.rand(6)
+        loss = wgan_fast.critic_loss(critic, real, fake, alpha=alpha, chunk_size=chunk_size)
+        textbook = reference.critic_loss(
+            exact, real.double(), fake.double(), alpha.double(), weight=10.0
+        )
+        found, expected = (
+            torch.autograd.grad(one, list(c.parameters()))
+            for one, c in ((loss, critic), (textbook, exact))
+        )
+        assert error([g.double() for g in found], expected) < 1e-4
+    assert counted.replayed == 3 + 1
+    assert counted.missed == 0
 
 
 def test_large_activations_are_not_worth_it_on_a_cpu(counted):

@@ -45,11 +45,16 @@ def record(
         raise
 
 
+def layout_for(critic: Callable[[Tensor], Any], x: Tensor) -> ChannelsLast | None:
+    """The layout to record a critic in; None for the one that it gives its tensors itself."""
+    return ChannelsLast() if ChannelsLast.suits(x) and not _sees_strides.get(critic) else None
+
+
 def _in_either_layout(
     critic: Callable[[Tensor], Any], x: Tensor, rule_of: Callable[[Any], Any], samples: int
 ) -> Recording:
-    if ChannelsLast.suits(x) and not _sees_strides.get(critic):
-        layout = ChannelsLast()
+    layout = layout_for(critic, x)
+    if layout is not None:
         try:
             return record_by(critic, x, Recorder(rule_of, samples, layout))
         except (CrossSample, torch.OutOfMemoryError):

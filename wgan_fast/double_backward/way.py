@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from wgan_fast.double_backward.choice import every_module, plain_facts
 from wgan_fast.double_backward.errors import CrossSample, Unsupported
 from wgan_fast.double_backward.independence import State
-from wgan_fast.double_backward.record import record_by, seen_by
+from wgan_fast.double_backward.record import layout_for, record_by, seen_by
 from wgan_fast.double_backward.recorder import Recorder, tensors_in
 from wgan_fast.double_backward.recording import Recording
 from wgan_fast.double_backward.rules import rule_of
@@ -153,7 +153,7 @@ def noted(critic: Critic, x: Tensor, rows_apart: bool) -> tuple[Way, int] | None
     None where a call cannot be told by its ops alone: it reads numbers, or changes its own state,
     which is then as it was before.
     """
-    noting = _Noting(rule_of, x.shape[0] if rows_apart else 0)
+    noting = _Noting(rule_of, x.shape[0] if rows_apart else 0, layout_for(critic, x))
     facts, state = plain_facts(critic), State(critic)
     called_with: list[Tensor] = []
 
