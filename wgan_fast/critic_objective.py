@@ -137,7 +137,8 @@ def critic_loss(
             ``"first_order"``, never chosen by itself, takes first derivatives alone and is
             approximate: see :mod:`wgan_fast.first_order` for the measured error.
         chunk_size: take the batch in slices of so many samples, for less memory; the same result.
-            The critic is called once per slice and must keep its samples apart.
+            The critic must keep its samples apart; its Python runs once per slice, or once for
+            all of them where equal slices come again and are replayed.
         cond: as for :func:`gradient_penalty`, like all that follow.
         cond_kwargs: named arguments of the critic.
         select: which part of its output is the score; the losses of a multi-scale critic's scales

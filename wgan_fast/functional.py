@@ -188,7 +188,8 @@ def gradient_penalty(
             ``"first_order"``, never chosen by itself, takes first derivatives alone and is
             approximate: see :mod:`wgan_fast.first_order` for the measured error.
         chunk_size: take the batch in slices of so many samples, for less memory; the same result.
-            The critic is called once per slice and must keep its samples apart.
+            The critic must keep its samples apart; its Python runs once per slice, or once for
+            all of them where equal slices come again and are replayed.
         cond: a tensor with a row per sample, or a tuple of them, such as labels: the critic's
             further positional arguments, the same for real, fake and x̂. Gradients flow into
             those that require them, by autograd.

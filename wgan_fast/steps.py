@@ -220,19 +220,18 @@ def sampling(generator: Any, form: Form, steps: int) -> Step:
 
     def step(z: Tensor, *cond: Tensor) -> list[Tensor | None]:
         with torch.no_grad():
-            each = [one.chunk(steps) for one in (z, *cond)]
+            parts, *conditions = (one.chunk(steps) for one in (z, *cond))
             # What is asked is not of the conditions' numbers: each part may have the first one's.
-            parts, *first = each[0], *(one[0] for one in each[1:])
+            first = tuple(one[0] for one in conditions) or None
             select = None if form.single else side_by_side
-            cond_of_first = tuple(first) or None
-            call, _ = shaped_alone(generator, parts[0], "z", cond=cond_of_first, select=select)
+            call, _ = shaped_alone(generator, parts[0], "z", cond=first, select=select)
             with UncheckedOneHot():  # which would read the labels, and what is read is not proven
                 apart = steps > 1 and keeps_apart(call, parts)
             if apart:
                 fakes = checked(generator(z, *cond))
             else:
-                made = [checked(generator(*part)) for part in zip(*each, strict=True)]
-                fakes = tree_map(lambda *parts: torch.cat(parts), *made)
+                each = [checked(generator(*part)) for part in zip(parts, *conditions, strict=True)]
+                fakes = tree_map(lambda *made: torch.cat(made), *each)
             return [form.packed(fakes)]
 
     return step

@@ -1,4 +1,4 @@
-"""E f(x) with its gradients: a loss's own part of a call that no penalty shares."""
+"""E f(x) with its gradients: a loss of its own, from a call that no penalty shares."""
 
 from collections.abc import Callable
 
@@ -10,12 +10,7 @@ from wgan_fast.critic_calls import of_rows
 from wgan_fast.double_backward import half_precision
 from wgan_fast.double_backward.chunks import Computed
 from wgan_fast.double_backward.explicit import Again, attach, within_range
-from wgan_fast.double_backward.passes import (
-    Cotangents,
-    leaf_gradients,
-    pull_back,
-    wanted_values,
-)
+from wgan_fast.double_backward.passes import Cotangents, leaf_gradients, pull_back, wanted_values
 from wgan_fast.double_backward.record import record
 from wgan_fast.double_backward.replays import replayed
 from wgan_fast.double_backward.rules import rule_of
