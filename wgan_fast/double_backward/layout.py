@@ -54,13 +54,17 @@ class Layout(NamedTuple):
     shared: bool
     """Whether the penalty's points are samples of the loss."""
 
+    alpha: Tensor | None = None
+    """Where the points are mixes α x + (1 − α) x̃: α, one for each."""
+
     @classmethod
     def of(cls, at: str, real: Tensor, fake: Tensor, drawn: Tensor | None) -> "Layout":
         """The penalty's points come last, so that what remains of a batch is one range."""
         if drawn is not None:  # α, or the points
             mix = at == "mix"
             batch = ops.merged_batch(real, fake, drawn) if mix else torch.cat((real, fake, drawn))
-            return cls.with_points(real, fake, 1, batch)
+            layout = cls.with_points(real, fake, 1, batch)
+            return layout._replace(alpha=drawn) if mix else layout
         first, second, every = _rows(real, 0, 1, 2), _rows(real, 1, 2, 2), _rows(real, 0, 2, 2)
         if at == "real":
             return cls(torch.cat((fake, real)), [fake, real], second, first, second, first, True)

@@ -178,7 +178,7 @@ def _scored(
     batch = layout.batch
     state = None if proven else State(critic)
     try:
-        recording = record(critic, batch, rule_of, rows_apart=True)
+        recording = record(critic, batch, rule_of, rows_apart=True, alpha=layout.alpha)
         if state is not None and state.replaced():
             raise CrossSample("the critic replaces its own state in every call")
     except Exception:

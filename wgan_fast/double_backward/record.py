@@ -25,9 +25,11 @@ def record(
     x: Tensor,
     rule_of: Callable[[Any], Any],
     rows_apart: bool = False,
+    alpha: Tensor | None = None,
 ) -> Recording:
     """Call ``critic`` on ``x`` and record it.
 
+    With ``alpha``, ``x`` is the merged batch of real samples, fake samples and their mixes by α.
     If it raises, the critic's state and the random numbers are as they were before the call.
 
     Raises:
@@ -35,7 +37,7 @@ def record(
         CrossSample: with ``rows_apart``, samples are mixed or the critic has state.
     """
     try:
-        return _in_either_layout(critic, x, rule_of, x.shape[0] if rows_apart else 0)
+        return _in_either_layout(critic, x, rule_of, x.shape[0] if rows_apart else 0, alpha)
     except (CrossSample, Unsupported, torch.OutOfMemoryError):
         raise
     except Exception as error:
@@ -51,12 +53,16 @@ def layout_for(critic: Callable[[Tensor], Any], x: Tensor) -> ChannelsLast | Non
 
 
 def _in_either_layout(
-    critic: Callable[[Tensor], Any], x: Tensor, rule_of: Callable[[Any], Any], samples: int
+    critic: Callable[[Tensor], Any],
+    x: Tensor,
+    rule_of: Callable[[Any], Any],
+    samples: int,
+    alpha: Tensor | None,
 ) -> Recording:
     layout = layout_for(critic, x)
     if layout is not None:
         try:
-            return record_by(critic, x, Recorder(rule_of, samples, layout))
+            return record_by(critic, x, Recorder(rule_of, samples, layout, alpha))
         except (CrossSample, torch.OutOfMemoryError):
             raise
         except Exception:
@@ -64,7 +70,7 @@ def _in_either_layout(
                 raise
         # Whether it was the strides, a call without will tell.
         _sees_strides.set(critic, True)
-    return record_by(critic, x, Recorder(rule_of, samples))
+    return record_by(critic, x, Recorder(rule_of, samples, alpha=alpha))
 
 
 def record_by(critic: Callable[[Tensor], Any], x: Tensor, recorder: Recorder) -> Recording:

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from wgan_fast.double_backward.conditions import keeps_rows
 from wgan_fast.double_backward.errors import CrossSample, Unsupported
+from wgan_fast.double_backward.first_layer import FirstLayer
 from wgan_fast.double_backward.marks import (
     CONDITION,
     CONSTANT,
@@ -56,16 +57,24 @@ def _listed(result: Any) -> Any:
 
 
 class Recorder(TorchDispatchMode):
-    """Writes a :class:`Recording`; ``samples`` > 0 demands that rows stay apart, or raises."""
+    """Writes a :class:`Recording`; ``samples`` > 0 demands that rows stay apart, or raises.
+
+    With ``alpha``, the batch is real samples, fake samples and their mixes by α.
+    """
 
     def __init__(
-        self, rule_of: Callable[[Any], Any], samples: int = 0, layout: ChannelsLast | None = None
+        self,
+        rule_of: Callable[[Any], Any],
+        samples: int = 0,
+        layout: ChannelsLast | None = None,
+        alpha: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.layout = layout
         self.rule_of = rule_of
         self.samples = samples
         self.recording = Recording()
+        self._first = None if alpha is None else FirstLayer(self.recording.input, alpha)
         self._parameters: dict[int, int] = {}
         self._mutated: dict[int, tuple[int, StorageWeakRef]] = {}
         self._written: dict[int, tuple[int, StorageWeakRef]] = {}
@@ -165,7 +174,10 @@ class Recorder(TorchDispatchMode):
             self._outside(buffer)
         if self.layout is not None:
             args = self.layout.arguments(op, args)
-        result = op(*args, **kwargs)
+        if self._first is None:
+            result = rule.run(op, args, kwargs)
+        else:
+            result = self._first.run(op, rule, args, kwargs, values)
         if random:
             self._refuse_shared_noise(op, values, result)
         if not (apart or rule.keeps_rows(self.samples, args, result)):
@@ -217,6 +229,8 @@ class Recorder(TorchDispatchMode):
         node = Node(op, rule, [value if value >= 0 else None for value in values], outputs)
         node.look_at(self.recording.active)
         rule.record(node, args, kwargs, result)
+        if self._first is not None:
+            self._first.follow(node, results[0])
         if not active and self.samples:
             self._note_whole(node, args, results[0])
         self._unversioned = node

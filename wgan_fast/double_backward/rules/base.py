@@ -57,6 +57,10 @@ class Rule:
         """Proven to keep each sample's numbers in the sample's own rows of the first axis."""
         return False
 
+    def run(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The op's result, by the op itself or by others that give the same."""
+        return op(*args, **kwargs)
+
     def record(self, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Keep in ``node`` what the derivatives need."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgan_fast.double_backward import few_channels
+from wgan_fast.double_backward import few_channels, whole_image
 from wgan_fast.double_backward.marks import carries_samples
 from wgan_fast.double_backward.rules.base import Rule, Tensors, Times, plus, sum_to
 
@@ -246,15 +246,21 @@ class Dot(Bilinear):
 
 
 class Convolution(Bilinear):
-    """Every convolution, transposed or not; the weight gradient by the library's own kernel."""
+    """Every convolution, transposed or not; the weight gradient by the library's own kernels."""
 
     positions = (0, 1, 2)
 
     def rest(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return args[3:9]  # stride, padding, dilation, transposed, output_padding, groups
 
+    def run(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        x, weight, bias, *rest = args
+        if whole_image.suits(x.shape, weight, rest):
+            return whole_image.convolve(x, weight, bias, rest[3])
+        return op(*args)
+
     def product(self, node: Any, a: Tensor, b: Tensor) -> Tensor:
-        return aten.convolution(a, b, None, *node.kept[2])
+        return self.run(aten.convolution, (a, b, None, *node.kept[2]), {})  # type: ignore[no-any-return]
 
     def to_b(self, node: Any, delta: Tensor, a: Tensor) -> Tensor:
         return self._backward(node, delta, a, None, [False, True, False])[1]
@@ -291,10 +297,12 @@ class Convolution(Bilinear):
         node: Any, delta: Tensor, a: Tensor | None, weight: Tensor | None, wanted: list[bool]
     ) -> Tensors:
         _, a_shape, rest, bias_shape, original = node.kept
+        mask = [wanted[0], wanted[1], len(wanted) > 2 and wanted[2]]
+        if whole_image.suits(a_shape, original, rest):
+            return whole_image.gradients(delta, a, weight, rest[3], mask)
         # Only shapes are read of the operand that no wanted gradient needs.
         a = delta.new_empty(1).expand((delta.shape[0], *a_shape[1:])) if a is None else a
         weight = original if weight is None else weight
-        mask = [wanted[0], wanted[1], len(wanted) > 2 and wanted[2]]
         bias_size = list(bias_shape) if mask[2] else None
         return list(aten.convolution_backward(delta, a, weight, bias_size, *rest, mask))
 
