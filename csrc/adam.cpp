@@ -1,4 +1,4 @@
-// wgan_fast._C.adam_step: what torch.optim.Adam(fused=True).step() computes, in one call.
+// wgan_fast._C.Adam: what torch.optim.Adam(fused=True).step() computes, in one call.
 //
 // Its counters of steps, one for each parameter, are tensors of one number. To add one to each
 // takes PyTorch as long as the update of a small critic, and a pointer no time.
@@ -89,35 +89,52 @@ std::vector<Group> shared(const Group& all, size_t threads) {
   return groups;
 }
 
-void adam_step(Tensors parameters, Tensors gradients, Tensors averages, Tensors squares,
-               Tensors steps, double lr, double beta1, double beta2, double weight_decay,
-               double eps, bool maximize, bool decoupled_weight_decay) {
-  const at::NoGradGuard no_grad;
-  const Settings settings{lr, beta1, beta2, weight_decay, eps, maximize, decoupled_weight_decay};
-  count(steps);
-  Group all{{std::move(parameters), std::move(gradients), std::move(averages), std::move(squares),
-             std::move(steps)}};
-  for (const at::Tensor& parameter : all.tensors[0]) all.numbers += parameter.numel();
-  const size_t threads = at::get_num_threads();
-  if (watched() || threads == 1 || all.numbers > kFew || all.tensors[0].size() < threads) {
-    all.update(settings);
-    return;
+class Adam {
+ public:
+  Adam(Tensors parameters, Tensors averages, Tensors squares, Tensors steps, double lr,
+       double beta1, double beta2, double weight_decay, double eps, bool maximize,
+       bool decoupled_weight_decay)
+      : settings_{lr, beta1, beta2, weight_decay, eps, maximize, decoupled_weight_decay},
+        all_{{std::move(parameters), {}, std::move(averages), std::move(squares),
+              std::move(steps)}} {
+    for (const at::Tensor& parameter : all_.tensors[0]) all_.numbers += parameter.numel();
   }
-  const std::vector<Group> groups = shared(all, threads);
-  side_by_side(groups.size(), [&](size_t i) {
-    if (groups[i].numbers > 0) groups[i].update(settings);
-  });
-}
+
+  void step(Tensors gradients) const {
+    const at::NoGradGuard no_grad;
+    Group all = all_;
+    all.tensors[1] = std::move(gradients);
+    TORCH_CHECK(all.tensors[1].size() == all.tensors[0].size(), "gradients: expected ",
+                all.tensors[0].size(), ", got ", all.tensors[1].size());
+    count(all.tensors[4]);
+    const size_t threads = at::get_num_threads();
+    if (watched() || threads == 1 || all.numbers > kFew || all.tensors[0].size() < threads) {
+      all.update(settings_);
+      return;
+    }
+    const std::vector<Group> groups = shared(all, threads);
+    side_by_side(groups.size(), [&](size_t i) {
+      if (groups[i].numbers > 0) groups[i].update(settings_);
+    });
+  }
+
+ private:
+  Settings settings_;
+  Group all_;  // Without gradients.
+};
 
 }  // namespace
 
 void bind_adam(pybind11::module_& m) {
   namespace py = pybind11;
-  m.def("adam_step", &adam_step, "torch.optim.Adam's fused step on parameters of one group.",
-        py::arg("parameters"), py::arg("gradients"), py::arg("averages"), py::arg("squares"),
-        py::arg("steps"), py::arg("lr"), py::arg("beta1"), py::arg("beta2"),
-        py::arg("weight_decay"), py::arg("eps"), py::arg("maximize"),
-        py::arg("decoupled_weight_decay"), py::call_guard<py::gil_scoped_release>());
+  const char* const says = "torch.optim.Adam's fused step on parameters of one group.";
+  py::class_<Adam>(m, "Adam", says)
+      .def(py::init<Tensors, Tensors, Tensors, Tensors, double, double, double, double, double,
+                    bool, bool>(),
+           py::arg("parameters"), py::arg("averages"), py::arg("squares"), py::arg("steps"),
+           py::arg("lr"), py::arg("beta1"), py::arg("beta2"), py::arg("weight_decay"),
+           py::arg("eps"), py::arg("maximize"), py::arg("decoupled_weight_decay"))
+      .def("step", &Adam::step, py::arg("gradients"), py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace wgan_fast

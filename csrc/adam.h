@@ -4,7 +4,7 @@
 
 namespace wgan_fast {
 
-// Add the function adam_step to the module.
+// Add the class Adam to the module.
 void bind_adam(pybind11::module_& m);
 
 }  // namespace wgan_fast

@@ -31,7 +31,7 @@ from wgan_fast.loop_inputs import LoopInputs, loop_inputs
 from wgan_fast.loop_penalty import LoopPenalty
 from wgan_fast.loop_stats import LoopStats, stats_of
 from wgan_fast.loop_steps import StepsByKind, loop_steps
-from wgan_fast.loop_updates import hyperparameters, update
+from wgan_fast.loop_updates import Updates, hyperparameters
 from wgan_fast.penalties import Penalty
 from wgan_fast.steps import trained
 
@@ -246,7 +246,7 @@ class CriticLoop:
         # Autocast may have left them narrow.
         fakes = fakes.to(reals.dtype).unflatten(0, (self.n_critic, -1))
         total: Tensor | None = None
-        critic_parameters = list(trained(self.critic).values())
+        updates = Updates(self.critic_optimizer, trained(self.critic).values())
         take_step: dict[bool, Function] = {}
         weights: list[Tensor] = []
         for step, penalised in enumerate(due):
@@ -262,15 +262,16 @@ class CriticLoop:
             assert seen is not None
             if penalised:
                 self._penalty.measured(seen)
-            update(self.critic_optimizer, critic_parameters, gradients)
+            updates.take(gradients)
             if self.objective == "wgan":
                 clip_(self.critic, self._clip_value, self.critic_optimizer)
             total = seen if total is None else total + seen
+        updates.give(gradients)
         z = self._draw(reals, torch.randn, (inputs.batch, *self.latent_shape))
         loss, *gradients = steps.generator(z, *inputs.generator_cond)
         assert loss is not None
         assert total is not None
-        update(self.generator_optimizer, trained(self.generator).values(), gradients)
+        Updates(self.generator_optimizer, trained(self.generator).values()).take(gradients)
         parts = [total / self.n_critic, loss.reshape(1)]
         if self._penalty.adaptive is not None:
             parts.append(torch.stack(weights).mean().reshape(1).to(total.dtype))
