@@ -42,7 +42,9 @@ def cpu_flags() -> list[str]:
         return ["/O2", "/openmp", *(["/arch:AVX2"] if x86 else []), *capability]
     # No fused multiply-add that the source does not write: results must not depend on the compiler.
     # ATen's headers are full of pragmas for other compilers. Debug symbols would only add size.
-    flags = ["-O3", "-g0", "-ffp-contract=off", "-Wall", "-Wno-unknown-pragmas"]
+    # pybind11's own types are hidden, and so must be what holds them.
+    flags = ["-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden", "-Wall"]
+    flags.append("-Wno-unknown-pragmas")
     if sys.platform == "linux":
         # Not given to the linker: the symbols must come from the OpenMP runtime that torch brings,
         # since a process with two of them has two pools of threads. On macOS the compiler has none.

@@ -5,7 +5,6 @@
 
 #include "adam.h"
 
-#include <ATen/core/Tensor.h>
 #include <ATen/ops/_fused_adam.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <c10/core/GradMode.h>
@@ -17,49 +16,18 @@
 #include <cstdint>
 #include <numeric>
 #include <utility>
-#include <vector>
 
+#include "cpu/joined_parts.h"
 #include "side_by_side.h"
 
 namespace wgan_fast {
 namespace {
 
-using Tensors = std::vector<at::Tensor>;
+using Tensors = Adam::Tensors;
 
 // In numbers: with more of them, the threads that share each tensor finish at the same time, and
 // those that take whole tensors do not.
 constexpr int64_t kFew = 1 << 18;
-
-struct Settings {
-  double lr, beta1, beta2, weight_decay, eps;
-  bool maximize, decoupled_weight_decay;
-};
-
-// Of each parameter: it, its gradient, both averages, and the count of its steps.
-struct Group {
-  std::array<Tensors, 5> tensors;
-  int64_t numbers = 0;
-
-  void add(const Group& from, size_t i) {
-    for (size_t kind = 0; kind < tensors.size(); ++kind) {
-      tensors[kind].push_back(from.tensors[kind].at(i));
-    }
-    numbers += from.tensors[0][i].numel();
-  }
-
-  void update(const Settings& to) const {
-    const auto& [parameters, gradients, averages, squares, steps] = tensors;
-    const auto by = [&](const auto& adam) {
-      adam(parameters, gradients, averages, squares, /*max_exp_avg_sqs=*/at::TensorList(), steps,
-           to.lr, to.beta1, to.beta2, to.weight_decay, to.eps, /*amsgrad=*/false, to.maximize);
-    };
-    if (to.decoupled_weight_decay) {
-      by([](auto&&... given) { at::_fused_adamw_(given...); });
-    } else {
-      by([](auto&&... given) { at::_fused_adam_(given...); });
-    }
-  }
-};
 
 bool watched() { return c10::impl::TorchDispatchModeTLS::any_modes_set(); }
 
@@ -74,66 +42,129 @@ void count(const Tensors& steps) {
   }
 }
 
-// For as many threads: whole parameters, the largest first and each to whoever has least.
-std::vector<Group> shared(const Group& all, size_t threads) {
-  std::vector<size_t> order(all.tensors[0].size());
+// For as many threads, the places of whole parameters: the largest first and each to whoever has
+// least. None where all threads had better share every parameter.
+std::vector<std::vector<size_t>> shared(const Tensors& parameters) {
+  const size_t threads = at::get_num_threads();
+  int64_t numbers = 0;
+  for (const at::Tensor& parameter : parameters) numbers += parameter.numel();
+  if (watched() || threads == 1 || numbers > kFew || parameters.size() < threads) return {};
+  std::vector<size_t> order(parameters.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](size_t one, size_t other) {
-    return all.tensors[0][one].numel() > all.tensors[0][other].numel();
+    return parameters[one].numel() > parameters[other].numel();
   });
-  std::vector<Group> groups(threads);
-  for (const size_t i : order) {
-    const auto least = [](const Group& a, const Group& b) { return a.numbers < b.numbers; };
-    std::min_element(groups.begin(), groups.end(), least)->add(all, i);
+  std::vector<std::vector<size_t>> shares(threads);
+  std::vector<int64_t> sizes(threads, 0);
+  for (const size_t place : order) {
+    const size_t least = std::min_element(sizes.begin(), sizes.end()) - sizes.begin();
+    shares[least].push_back(place);
+    sizes[least] += parameters[place].numel();
   }
-  return groups;
+  return shares;
 }
 
-class Adam {
- public:
-  Adam(Tensors parameters, Tensors averages, Tensors squares, Tensors steps, double lr,
-       double beta1, double beta2, double weight_decay, double eps, bool maximize,
-       bool decoupled_weight_decay)
-      : settings_{lr, beta1, beta2, weight_decay, eps, maximize, decoupled_weight_decay},
-        all_{{std::move(parameters), {}, std::move(averages), std::move(squares),
-              std::move(steps)}} {
-    for (const at::Tensor& parameter : all_.tensors[0]) all_.numbers += parameter.numel();
-  }
+Tensors some(const Tensors& all, const std::vector<size_t>& places) {
+  Tensors found;
+  for (const size_t place : places) found.push_back(all[place]);
+  return found;
+}
 
-  void step(Tensors gradients) const {
-    const at::NoGradGuard no_grad;
-    Group all = all_;
-    all.tensors[1] = std::move(gradients);
-    TORCH_CHECK(all.tensors[1].size() == all.tensors[0].size(), "gradients: expected ",
-                all.tensors[0].size(), ", got ", all.tensors[1].size());
-    count(all.tensors[4]);
-    const size_t threads = at::get_num_threads();
-    if (watched() || threads == 1 || all.numbers > kFew || all.tensors[0].size() < threads) {
-      all.update(settings_);
-      return;
-    }
-    const std::vector<Group> groups = shared(all, threads);
-    side_by_side(groups.size(), [&](size_t i) {
-      if (groups[i].numbers > 0) groups[i].update(settings_);
-    });
-  }
+// Parameters, their gradients, both averages, and the counts of steps.
+using Group = std::array<Tensors, 5>;
 
- private:
-  Settings settings_;
-  Group all_;  // Without gradients.
-};
+void update(const Group& group, const Adam::Settings& to) {
+  const auto& [parameters, gradients, averages, squares, steps] = group;
+  const auto by = [&](const auto& adam) {
+    adam(parameters, gradients, averages, squares, /*max_exp_avg_sqs=*/at::TensorList(), steps,
+         to.lr, to.beta1, to.beta2, to.weight_decay, to.eps, /*amsgrad=*/false, to.maximize);
+  };
+  if (to.decoupled_weight_decay) {
+    by([](auto&&... given) { at::_fused_adamw_(given...); });
+  } else {
+    by([](auto&&... given) { at::_fused_adam_(given...); });
+  }
+}
+
+void keep(const Tensors& parameters, const Tensors& gradients) {
+  for (size_t i = 0; i < parameters.size(); ++i) parameters[i].mutable_grad() = gradients[i];
+}
 
 }  // namespace
 
+Adam::Adam(Tensors parameters, Tensors averages, Tensors squares, Tensors steps, Settings settings)
+    : parameters_(std::move(parameters)),
+      averages_(std::move(averages)),
+      squares_(std::move(squares)),
+      steps_(std::move(steps)),
+      settings_(settings) {}
+
+void Adam::step(const Tensors& gradients) const {
+  TORCH_CHECK(gradients.size() == parameters_.size(), "gradients: expected one for each of ",
+              parameters_.size(), " parameters, got ", gradients.size());
+  for (const at::Tensor& gradient : gradients) {
+    TORCH_CHECK(gradient.defined(), "gradients: expected tensors, got a None");
+  }
+  const at::NoGradGuard no_grad;
+  const Group all{parameters_, gradients, averages_, squares_, steps_};
+  count(steps_);
+  const auto shares = shared(parameters_);
+  if (shares.empty()) update(all, settings_);
+  side_by_side(shares.size(), [&](size_t i) {
+    Group share;
+    for (size_t kind = 0; kind < all.size(); ++kind) share[kind] = some(all[kind], shares[i]);
+    if (!shares[i].empty()) update(share, settings_);
+  });
+  keep(parameters_, gradients);
+}
+
+void Adam::step_by_means(const std::vector<Tensors*>& gradients) const {
+  const auto shares = shared(parameters_);
+  const bool in_place = std::all_of(gradients.begin(), gradients.end(),
+                                    [](const Tensors* parts) { return averages_in_place(*parts); });
+  if (shares.empty() || !in_place || gradients.size() != parameters_.size()) {
+    PartsByPlace places;
+    for (Tensors* parts : gradients) places.push_back(std::move(*parts));
+    const Tensors means = joined_parts(std::move(places), {});
+    for (size_t i = 0; i < means.size(); ++i) *gradients[i] = {means[i]};
+    step(means);
+    return;
+  }
+  const at::NoGradGuard no_grad;
+  count(steps_);
+  side_by_side(shares.size(), [&](size_t i) {
+    Group share{some(parameters_, shares[i]),
+                {},
+                some(averages_, shares[i]),
+                some(squares_, shares[i]),
+                some(steps_, shares[i])};
+    for (const size_t place : shares[i]) {
+      average(*gradients[place]);
+      share[1].push_back(gradients[place]->front());
+    }
+    if (!shares[i].empty()) update(share, settings_);
+  });
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    parameters_[i].mutable_grad() = gradients[i]->front();
+  }
+}
+
 void bind_adam(pybind11::module_& m) {
   namespace py = pybind11;
-  const char* const says = "torch.optim.Adam's fused step on parameters of one group.";
+  const char* const says =
+      "Steps of a fused torch.optim.Adam or AdamW on the parameters of a group.";
   py::class_<Adam>(m, "Adam", says)
-      .def(py::init<Tensors, Tensors, Tensors, Tensors, double, double, double, double, double,
-                    bool, bool>(),
+      .def(py::init([](Tensors parameters, Tensors averages, Tensors squares, Tensors steps,
+                       double lr, double beta1, double beta2, double weight_decay, double eps,
+                       bool maximize, bool decoupled_weight_decay) {
+             return Adam(std::move(parameters), std::move(averages), std::move(squares),
+                         std::move(steps),
+                         {lr, beta1, beta2, weight_decay, eps, maximize, decoupled_weight_decay});
+           }),
            py::arg("parameters"), py::arg("averages"), py::arg("squares"), py::arg("steps"),
-           py::arg("lr"), py::arg("beta1"), py::arg("beta2"), py::arg("weight_decay"),
-           py::arg("eps"), py::arg("maximize"), py::arg("decoupled_weight_decay"))
+           py::kw_only(), py::arg("lr"), py::arg("beta1"), py::arg("beta2"),
+           py::arg("weight_decay"), py::arg("eps"), py::arg("maximize"),
+           py::arg("decoupled_weight_decay"))
       .def("step", &Adam::step, py::arg("gradients"), py::call_guard<py::gil_scoped_release>());
 }
 

@@ -28,6 +28,7 @@
 #include <utility>
 #include <vector>
 
+#include "adam.h"
 #include "cpu/joined_parts.h"
 #include "side_by_side.h"
 
@@ -200,15 +201,15 @@ struct BelowAutograd {
   std::optional<c10::impl::ExcludeDispatchKeyGuard> untracked;
 };
 
-// The results of all calls, by place, joined; the calls' own lists are emptied.
-std::vector<at::Tensor> joined(std::vector<Slots>& results, const std::vector<int64_t>& rows) {
+// The results of all calls, by place; the calls' own lists are emptied.
+PartsByPlace by_place(std::vector<Slots>& results) {
   PartsByPlace places(results[0].size());
   for (Slots& of_one : results) {
     for (size_t place = 0; place < of_one.size(); ++place) {
       places[place].push_back(std::move(of_one[place]));
     }
   }
-  return joined_parts(std::move(places), rows);
+  return places;
 }
 
 py::list wrapped(const std::vector<at::Tensor>& results) {
@@ -234,7 +235,7 @@ py::list mean_of_calls(const py::function& function, const std::vector<py::tuple
       }
     });
     const BelowAutograd here(true);
-    means = joined(results, rows);
+    means = joined_parts(by_place(results), rows);
   }
   return wrapped(means);
 }
@@ -280,17 +281,18 @@ class Replay {
   // after the other.
   py::list mean(const py::tuple& given, int64_t whole, int64_t parts,
                 const std::vector<int64_t>& rows) const {
-    const Slots slots = filled(given);
-    std::vector<at::Tensor> means;
-    {
-      const py::gil_scoped_release release;
-      const BelowAutograd here(shares_memory_);
-      std::vector<Slots> calls = in_parts(slots, whole, parts);
-      make_all(calls);
-      for (Slots& of_one : calls) of_one = results_of(of_one);
-      means = joined(calls, rows);
-    }
-    return wrapped(means);
+    return means_then(given, whole, parts, rows, [](PartsByPlace&) {});
+  }
+
+  // The same, and a step by the results that have these places, the gradients of its parameters.
+  py::list mean_and_step(const py::tuple& given, int64_t whole, int64_t parts,
+                         const std::vector<int64_t>& rows, const Adam& adam,
+                         const std::vector<int64_t>& gradients) const {
+    return means_then(given, whole, parts, rows, [&](PartsByPlace& places) {
+      std::vector<Slots*> of_parameters;
+      for (const int64_t place : gradients) of_parameters.push_back(&places.at(place));
+      adam.step_by_means(of_parameters);
+    });
   }
 
  private:
@@ -306,6 +308,29 @@ class Replay {
       slots[i] = THPVariable_Unpack(tensor.ptr());
     }
     return slots;
+  }
+
+  // ``step`` may leave one tensor at some places, for all parts.
+  template <typename Step>
+  py::list means_then(const py::tuple& given, int64_t whole, int64_t parts,
+                      const std::vector<int64_t>& rows, const Step& step) const {
+    const Slots slots = filled(given);
+    std::vector<at::Tensor> means;
+    {
+      const py::gil_scoped_release release;
+      PartsByPlace places;
+      {
+        const BelowAutograd here(shares_memory_);
+        std::vector<Slots> calls = in_parts(slots, whole, parts);
+        make_all(calls);
+        for (Slots& of_one : calls) of_one = results_of(of_one);
+        places = by_place(calls);
+      }
+      step(places);
+      const BelowAutograd here(shares_memory_);
+      means = joined_parts(std::move(places), rows);
+    }
+    return wrapped(means);
   }
 
   std::vector<Slots> in_parts(const Slots& slots, int64_t whole, int64_t parts) const {
@@ -388,6 +413,8 @@ void bind_replay(py::module_& m) {
       .def("finish", &Replay::finish, py::arg("results"))
       .def("mean", &Replay::mean, py::arg("given"), py::arg("whole"), py::arg("parts"),
            py::arg("rows"))
+      .def("mean_and_step", &Replay::mean_and_step, py::arg("given"), py::arg("whole"),
+           py::arg("parts"), py::arg("rows"), py::arg("adam"), py::arg("gradients"))
       .def("__call__", &Replay::operator());
   m.def("mean_of_calls", &mean_of_calls, py::arg("function"), py::arg("calls"), py::arg("rows"));
 #if AT_PARALLEL_OPENMP && defined(_OPENMP)

@@ -33,7 +33,6 @@ from wgan_fast.loop_stats import LoopStats, stats_of
 from wgan_fast.loop_steps import StepsByKind, loop_steps
 from wgan_fast.loop_updates import Updates, hyperparameters
 from wgan_fast.penalties import Penalty
-from wgan_fast.steps import trained
 
 logger = logging.getLogger("wgan_fast")
 
@@ -160,6 +159,7 @@ class CriticLoop:
                 separate=self._separate,
             )
         )  # fmt: skip
+        self._critic_updates, self._generator_updates = Updates(critic), Updates(generator)
         self._captured = CapturedIterations([generator, critic])
         self._may_capture = mode != "eager"
 
@@ -245,36 +245,37 @@ class CriticLoop:
         assert fakes is not None
         # Autocast may have left them narrow.
         fakes = fakes.to(reals.dtype).unflatten(0, (self.n_critic, -1))
-        total: Tensor | None = None
-        updates = Updates(self.critic_optimizer, trained(self.critic).values())
+        seen: list[Tensor] = []
         take_step: dict[bool, Function] = {}
         weights: list[Tensor] = []
-        for step, penalised in enumerate(due):
+        pairs = zip(reals.unbind(), fakes.unbind(), strict=True)
+        for step, (penalised, (real, fake)) in enumerate(zip(due, pairs, strict=True)):
             weights.append(self._penalty.current(reals, constant))
-            arguments = [reals[step], fakes[step]]
+            arguments = [real, fake]
             if penalised:
                 drawn = None if noise is None else noise[step], alpha[step]
-                arguments += self._penalty.arguments(reals[step], *drawn, weights[-1])
+                arguments += self._penalty.arguments(real, *drawn, weights[-1])
             arguments += inputs.of_step(step)
             if penalised not in take_step:
                 take_step[penalised] = steps.critic[penalised].prepared(*arguments)
-            seen, *gradients = take_step[penalised](*arguments)
-            assert seen is not None
+            of_step, *_ = self._critic_updates.take(
+                self.critic_optimizer, take_step[penalised], *arguments
+            )
+            assert of_step is not None
             if penalised:
-                self._penalty.measured(seen)
-            updates.take(gradients)
+                self._penalty.measured(of_step)
+            seen.append(of_step)
             if self.objective == "wgan":
                 clip_(self.critic, self._clip_value, self.critic_optimizer)
-            total = seen if total is None else total + seen
-        updates.give(gradients)
         z = self._draw(reals, torch.randn, (inputs.batch, *self.latent_shape))
-        loss, *gradients = steps.generator(z, *inputs.generator_cond)
+        step_arguments = z, *inputs.generator_cond
+        loss, *_ = self._generator_updates.take(
+            self.generator_optimizer, steps.generator.prepared(*step_arguments), *step_arguments
+        )
         assert loss is not None
-        assert total is not None
-        Updates(self.generator_optimizer, trained(self.generator).values()).take(gradients)
-        parts = [total / self.n_critic, loss.reshape(1)]
+        parts = [torch.stack(seen).mean(0), loss.reshape(1)]
         if self._penalty.adaptive is not None:
-            parts.append(torch.stack(weights).mean().reshape(1).to(total.dtype))
+            parts.append(torch.stack(weights).mean().reshape(1).to(parts[0].dtype))
         return torch.cat(parts)
 
     def _draw(self, like: Tensor, draw: Any, shape: tuple[int, ...]) -> Tensor:

@@ -55,6 +55,8 @@ class FlatGraph:
         (results,) = module.graph.find_nodes(op="output")[0].args
         self.sizes = [_bytes(seen(result)) for result in results]
         """Bytes of each result."""
+        self.given = [result is not None for result in results]
+        """Which results are tensors, and not None."""
         self._run: Callable[..., Any] = replay or _below_autograd(module.forward)
 
     def __call__(self, *arguments: Tensor) -> list[Tensor | None]:
@@ -70,6 +72,20 @@ class FlatGraph:
         instead. Only where the graph ``replays``.
         """
         return mean_of(self._run, self.state, arguments, parts, rows)
+
+    def mean_and_step(
+        self,
+        arguments: Sequence[Tensor],
+        parts: int,
+        rows: Sequence[int],
+        adam: Any,
+        gradients: Sequence[int],
+    ) -> list[Tensor | None]:
+        """:meth:`mean`, and a step of the extension's ``adam`` by the results at these places."""
+        given = *self.state, *arguments
+        return self._run.mean_and_step(  # type: ignore[attr-defined, no-any-return]
+            given, len(self.state), parts, rows, adam, gradients
+        )
 
     @property
     def ops(self) -> list[Any]:
@@ -93,6 +109,7 @@ class FlatGraph:
             options["cpp.threads"] = threads
         with torch.no_grad(), _without_autocast():
             self._run = _below_autograd(compile(self.module, inputs, options=options))
+        self.replays = False
 
 
 class UncheckedOneHot(TorchFunctionMode):

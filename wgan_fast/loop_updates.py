@@ -1,6 +1,6 @@
-"""The steps of a training loop's optimisers, on gradients that are there already."""
+"""The steps of a training loop's optimisers, by the gradients of the loop's own steps."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,54 +8,94 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from wgan_fast import optimizer_step
-from wgan_fast.optimizer_step import Update
+from wgan_fast.frozen_function import Function
+from wgan_fast.side_by_side import SideBySide
+from wgan_fast.steps import trained
 
-Gradients = Sequence[Tensor | None]
+Results = Sequence[Tensor | None]
 
 
 class Updates:
-    """One optimiser's steps within an iteration, in which nobody else touches it.
+    """Steps that give something and a gradient, or None, for each trained parameter of a module.
 
-    What a step takes is asked once, before the second one, and holds for the others.
+    What an Adam does with these is asked once, and holds as long as nobody touches it.
     """
 
-    def __init__(self, optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
-        self._optimizer = optimizer
-        self._parameters = list(parameters)
-        self._given: list[bool] | None = None
-        """For which parameters the last step had gradients."""
-        self._known: list[tuple[Update, list[int]]] | None = None
-        """The updates of such a step, and which of the gradients each one takes."""
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._known: _Known | None = None
 
-    def take(self, gradients: Gradients) -> None:
-        """One step on these gradients, one or None for each parameter."""
-        given = [gradient is not None for gradient in gradients]
-        if given != self._given:
-            self._known = None
-        elif self._known is None:
-            self._known = self._asked()
-        self._given = given
-        if self._known is None:
-            self.give(gradients)
-            optimizer_step.take(self._optimizer)
+    def take(self, optimizer: Optimizer, run: Function, *arguments: Tensor) -> Results:
+        """The results of ``run``, by whose gradients the optimiser has taken a step.
+
+        The gradients stay on the parameters.
+        """
+        at_once = isinstance(run, SideBySide) and run.graph.replays
+        if at_once and self._known is not None and self._known.holds(optimizer, run.graph.given):
+            results: Results = run.and_step(self._known.adam, self._known.places, *arguments)
         else:
-            for update, places in self._known:
-                update([gradients[place] for place in places])  # type: ignore[misc]
+            results = run(*arguments)
+            parameters = trained(self._module).values()
+            for parameter, gradient in zip(parameters, results[1:], strict=True):
+                parameter.grad = gradient
+            optimizer_step.take(optimizer)
+            self._known = _known(optimizer, self._module, results) if at_once else None
         # Autocast keeps narrow copies of weights until its context ends; the whole loop may lie in
         # one.
         torch.clear_autocast_cache()
+        return results
 
-    def give(self, gradients: Gradients) -> None:
-        """The parameters have these gradients, as they do after a step."""
-        for parameter, gradient in zip(self._parameters, gradients, strict=True):
-            parameter.grad = gradient
 
-    def _asked(self) -> list[tuple[Update, list[int]]] | None:
-        updates = optimizer_step.updates_of(self._optimizer)
-        places = {id(parameter): place for place, parameter in enumerate(self._parameters)}
-        if updates is None or not all(id(p) in places for u in updates for p in u.parameters):
-            return None
-        return [(u, [places[id(p)] for p in u.parameters]) for u in updates]
+class _Known:
+    """The steps of an Adam on a module's parameters, as long as they stay what they were."""
+
+    def __init__(
+        self, optimizer: Optimizer, module: nn.Module, adam: Any, places: list[int], given: Any
+    ) -> None:
+        from wgan_fast._C import Snapshot
+
+        self.adam = adam
+        """The extension's."""
+        self.places = places
+        """Those of the gradients among a step's results."""
+        self._given = given
+        self._optimizer = optimizer
+        self._members = _members(optimizer)
+        parts = [held for one in module.modules() for held in (one._parameters, one._modules)]
+        parts += [vars(optimizer), *optimizer.param_groups]
+        parts += [optimizer.state, *optimizer.state.values()]
+        self._snapshot = Snapshot([], parts)
+
+    def holds(self, optimizer: Optimizer, given: list[bool]) -> bool:
+        """Whether all is as it was but for tensors' numbers, for a step that gives such results."""
+        return (
+            optimizer is self._optimizer
+            and given == self._given
+            and self._snapshot.holds()
+            and _members(optimizer) == self._members
+            and not optimizer_step.is_watched(optimizer)
+        )
+
+
+def _known(optimizer: Optimizer, module: nn.Module, results: Results) -> _Known | None:
+    """After a step by these results; None where the next ones take more than one call."""
+    updates = optimizer_step.updates_of(optimizer)
+    if updates is None or len(updates) != 1:
+        return None
+    parameters, adam = updates[0]
+    given = [result is not None for result in results]
+    places = {
+        id(parameter): place
+        for place, parameter in enumerate(trained(module).values(), 1)
+        if given[place]
+    }
+    if {id(parameter) for parameter in parameters} != set(places):
+        return None
+    return _Known(optimizer, module, adam, [places[id(one)] for one in parameters], given)
+
+
+def _members(optimizer: Optimizer) -> list[int]:
+    return [id(one) for group in optimizer.param_groups for one in (group, *group["params"])]
 
 
 def hyperparameters(*optimizers: Optimizer) -> list[Any]:

@@ -3,7 +3,6 @@
 On a CPU, Adam's Python takes longer than the update of a small critic.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,24 +15,8 @@ from wgan_fast.ops.registration import EXTENSION_MISSING
 _STATE = ("exp_avg", "exp_avg_sq", "step")
 _SETTINGS = ("lr", "weight_decay", "eps", "maximize", "decoupled_weight_decay")
 
-
-class Update:
-    """A step of one group of a fused Adam, as long as nobody else touches the optimiser."""
-
-    def __init__(self, parameters: list[Tensor], states: list[Any], group: dict[str, Any]) -> None:
-        from wgan_fast._C import Adam
-
-        self.parameters = parameters
-        averages, squares, steps = ([state[name] for state in states] for name in _STATE)
-        beta1, beta2 = group["betas"]
-        settings = {name: group[name] for name in _SETTINGS}
-        self._adam = Adam(
-            parameters, averages, squares, steps, beta1=beta1, beta2=beta2, **settings
-        )
-
-    def __call__(self, gradients: Sequence[Tensor]) -> None:
-        """The step by these gradients, one for each of the parameters."""
-        self._adam.step(gradients)
+Update = tuple[list[Tensor], Any]
+"""The parameters of a group that have gradients, and the extension's Adam of them."""
 
 
 def take(optimizer: Optimizer) -> None:
@@ -42,13 +25,13 @@ def take(optimizer: Optimizer) -> None:
     if updates is None:
         optimizer.step()
         return
-    for update in updates:
-        update([parameter.grad for parameter in update.parameters])  # type: ignore[misc]
+    for parameters, adam in updates:
+        adam.step([parameter.grad for parameter in parameters])
 
 
 def updates_of(optimizer: Optimizer) -> list[Update] | None:
     """What a step is, group by group; None where there is more to do, or nothing compiled."""
-    if EXTENSION_MISSING is not None or _is_watched(optimizer):
+    if EXTENSION_MISSING is not None or is_watched(optimizer):
         return None
     if type(optimizer) not in (Adam, AdamW) or hasattr(optimizer, "grad_scale"):
         return None
@@ -60,11 +43,11 @@ def updates_of(optimizer: Optimizer) -> list[Update] | None:
         states = [optimizer.state[parameter] for parameter in moved]  # which makes an empty one
         if not _is_one_operator(group, moved, states):
             return None
-        updates.append(Update(moved, states, group))
+        updates.append((moved, _adam(group, moved, states)))
     return updates
 
 
-def _is_watched(optimizer: Optimizer) -> bool:
+def is_watched(optimizer: Optimizer) -> bool:
     """Whether somebody, such as a schedule or a profiler, would see that ``step`` is not called."""
     return bool(
         "step" in vars(optimizer)
@@ -86,3 +69,12 @@ def _is_one_operator(group: dict[str, Any], moved: list[Tensor], states: list[An
         and all(parameter.is_cpu for parameter in moved)
         and len({parameter.dtype for parameter in moved}) == 1
     )
+
+
+def _adam(group: dict[str, Any], moved: list[Tensor], states: list[Any]) -> Any:
+    from wgan_fast._C import Adam
+
+    averages, squares, steps = ([state[name] for state in states] for name in _STATE)
+    beta1, beta2 = group["betas"]
+    settings = {name: group[name] for name in _SETTINGS}
+    return Adam(moved, averages, squares, steps, beta1=beta1, beta2=beta2, **settings)

@@ -7,6 +7,7 @@ which whoever makes such a graph has to prove.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,3 +68,13 @@ class SideBySide:
     def __call__(self, *arguments: Tensor) -> list[Tensor | None]:
         """The function's results on the batch; autograd and autocast see nothing of it."""
         return self.graph.mean(arguments, self._parts, self._rows)
+
+    def and_step(
+        self, adam: Any, gradients: Sequence[int], *arguments: Tensor
+    ) -> list[Tensor | None]:
+        """The results, and a step of the extension's ``adam`` by those at the places ``gradients``.
+
+        A thread that averages a gradient uses it at once, while its caches have it. Only where the
+        graph ``replays``.
+        """
+        return self.graph.mean_and_step(arguments, self._parts, self._rows, adam, gradients)

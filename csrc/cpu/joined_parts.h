@@ -23,6 +23,8 @@ template <typename T>
 struct Parts {
   std::vector<T*> data;
 
+  void add(const at::Tensor& part) { data.push_back(part.mutable_data_ptr<T>()); }
+
   void average(int64_t begin, int64_t end) const {
     T* const mean = data[0];
     for (size_t part = 1; part < data.size(); ++part) {
@@ -51,7 +53,7 @@ class Means {
 
   void add(const std::vector<at::Tensor>& parts) {
     Parts<T> all;
-    for (const at::Tensor& part : parts) all.data.push_back(part.mutable_data_ptr<T>());
+    for (const at::Tensor& part : parts) all.add(part);
     tensors_.add(std::move(all), parts[0].numel());
   }
 
@@ -64,6 +66,22 @@ class Means {
  private:
   ManyTensors<Parts<T>> tensors_;
 };
+
+// Whether ``average`` takes a tensor of each part.
+inline bool averages_in_place(const std::vector<at::Tensor>& parts) {
+  return parts[0].defined() && (Means<float>::takes(parts) || Means<double>::takes(parts));
+}
+
+// Leaves the mean of the parts alone, in the first one's memory; in one thread.
+inline void average(std::vector<at::Tensor>& parts) {
+  const auto write = [&](auto zero) {
+    Parts<decltype(zero)> all;
+    for (const at::Tensor& part : parts) all.add(part);
+    all.average(0, parts[0].numel());
+  };
+  parts[0].scalar_type() == at::kFloat ? write(0.0F) : write(0.0);
+  parts.resize(1);
+}
 
 // The mean at every place but those in ``rows``, where the parts follow each other.
 inline std::vector<at::Tensor> joined_parts(PartsByPlace places, const std::vector<int64_t>& rows) {
