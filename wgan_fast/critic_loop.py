@@ -244,17 +244,17 @@ class CriticLoop:
         (fakes,) = steps.sample(z, *(one.flatten(0, 1) for one in inputs.cond))
         assert fakes is not None
         # Autocast may have left them narrow.
-        fakes = fakes.to(reals.dtype).unflatten(0, (self.n_critic, -1))
+        fakes = fakes.to(reals.dtype)
         seen: list[Tensor] = []
         take_step: dict[bool, Function] = {}
         weights: list[Tensor] = []
-        pairs = zip(reals.unbind(), fakes.unbind(), strict=True)
-        for step, (penalised, (real, fake)) in enumerate(zip(due, pairs, strict=True)):
+        each = zip(due, reals, fakes.chunk(self.n_critic), alpha, strict=True)
+        for step, (penalised, real, fake, drawn) in enumerate(each):
             weights.append(self._penalty.current(reals, constant))
             arguments = [real, fake]
             if penalised:
-                drawn = None if noise is None else noise[step], alpha[step]
-                arguments += self._penalty.arguments(real, *drawn, weights[-1])
+                of_noise = None if noise is None else noise[step]
+                arguments += self._penalty.arguments(real, of_noise, drawn, weights[-1])
             arguments += inputs.of_step(step)
             if penalised not in take_step:
                 take_step[penalised] = steps.critic[penalised].prepared(*arguments)

@@ -85,10 +85,11 @@ def check_reals(reals: Any, n_critic: int, critic: nn.Module) -> None:
     """A real batch for each critic step, of one or several tensors, where the critic is."""
     if is_several(reals):
         check_several("reals", reals)
+        found, _ = tree_flatten_with_path(reals)
     else:
         check_samples("reals", reals)
-    there = next(iter(trained(critic).values())).device
-    found, _ = tree_flatten_with_path(reals)
+        found = [((), reals)]
+    there = next(one.device for one in critic.parameters() if one.requires_grad)
     batch = found[0][1].shape[1]
     for path, one in found:
         name = f"reals{keystr(path)}"

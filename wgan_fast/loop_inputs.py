@@ -66,8 +66,8 @@ def loop_inputs(reals: Any, cond: Any, generator_cond: Any, mask: Any, pac: int)
     """
     reals = tree_map(torch.detach, reals)
     first = tree_map(lambda one: one[0], reals)
-    form = Form(first, check_pac(pac, tree_leaves(first)[0].shape[0]))
-    steps = len(tree_leaves(reals)[0])
+    steps, batch = tree_leaves(reals)[0].shape[:2]
+    form = Form(first, check_pac(pac, batch))
     inputs = LoopInputs(form, form.packed(reals, steps))
     if mask is not None:
         inputs = inputs._replace(mask=(form.packed_mask(mask, steps),))

@@ -113,8 +113,9 @@ class StepsByKind:
 
     def of(self, inputs: LoopInputs) -> LoopSteps:
         """Those for such inputs."""
-        if inputs.kind not in self.made:
+        kind = inputs.kind
+        if kind not in self.made:
             if len(self.made) >= _KEPT:
                 self.made.pop(next(iter(self.made)))
-            self.made[inputs.kind] = self._make(inputs.form, bool(inputs.mask), len(inputs.reals))
-        return self.made[inputs.kind]
+            self.made[kind] = self._make(inputs.form, bool(inputs.mask), len(inputs.reals))
+        return self.made[kind]
