@@ -30,9 +30,10 @@ class Updates:
 
         The gradients stay on the parameters.
         """
-        at_once = isinstance(run, SideBySide) and run.graph.replays
-        if at_once and self._known is not None and self._known.holds(optimizer, run.graph.given):
-            results: Results = run.and_step(self._known.adam, self._known.places, *arguments)
+        known = self._known
+        at_once = run if isinstance(run, SideBySide) and run.graph.replays else None
+        if at_once and known and known.holds(optimizer, at_once.graph.given):
+            results: Results = at_once.and_step(known.adam, known.places, *arguments)
         else:
             results = run(*arguments)
             parameters = trained(self._module).values()
@@ -61,7 +62,9 @@ class _Known:
         self._given = given
         self._optimizer = optimizer
         self._members = _members(optimizer)
-        parts = [held for one in module.modules() for held in (one._parameters, one._modules)]
+        parts: list[Any] = []
+        for one in module.modules():
+            parts += [one._parameters, one._modules]
         parts += [vars(optimizer), *optimizer.param_groups]
         parts += [optimizer.state, *optimizer.state.values()]
         self._snapshot = Snapshot([], parts)
