@@ -1,6 +1,7 @@
 """The way around an optimiser's Python: the same update, and the optimiser's own if watched."""
 
 import copy
+import types
 import warnings
 
 import pytest
@@ -125,15 +126,16 @@ def watched_by_a_hook(optimizer):
     optimizer.register_step_post_hook(lambda *_: None)
 
 
-def watched_by_a_schedule(optimizer):
-    torch.optim.lr_scheduler.ConstantLR(optimizer)
-
-
 def replaced(optimizer):
     optimizer.step = optimizer.step
 
 
-@pytest.mark.parametrize("watch", [watched_by_a_hook, watched_by_a_schedule, replaced])
+def replaced_and_scheduled(optimizer):
+    optimizer.step = types.MethodType(lambda self: type(self).step(self), optimizer)
+    torch.optim.lr_scheduler.ConstantLR(optimizer)
+
+
+@pytest.mark.parametrize("watch", [watched_by_a_hook, replaced, replaced_and_scheduled])
 def test_whoever_watches_sees_the_step(watch, called):
     ours = parameters()
     optimizer = torch.optim.Adam(ours, fused=True)
@@ -182,13 +184,27 @@ def test_what_takes_more_than_one_operator(make, called):
     assert len(called) == 3
 
 
-def test_a_schedule_does_not_warn():
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_schedule_sees_the_first_step_and_does_not_warn(loaded, called):
     ours = parameters()
-    optimizer = torch.optim.Adam(ours, fused=True)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    theirs = copy.deepcopy(ours)
+    optimizer, plain = (torch.optim.Adam(p, lr=0.1, fused=True) for p in (ours, theirs))
+    if loaded:  # and is made before the first step that a schedule could have seen
+        give_gradients(ours, theirs)
+        plain.step()
+        optimizer.load_state_dict(copy.deepcopy(plain.state_dict()))
+        for one, other in zip(ours, theirs, strict=True):
+            one.data.copy_(other)
+    schedules = [torch.optim.lr_scheduler.ExponentialLR(o, 0.5) for o in (optimizer, plain)]
+    called.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for _ in range(3):
-            give_gradients(ours)
+        for _ in range(4):
+            give_gradients(ours, theirs)
             optimizer_step.take(optimizer)
-            schedule.step()
+            plain.step()
+            for schedule in schedules:
+                schedule.step()
+            assert all(map(torch.equal, ours, theirs))
+    assert [one is optimizer for one in called].count(True) == 1
+    assert optimizer.param_groups[0]["lr"] == plain.param_groups[0]["lr"] == 0.1 / 16

@@ -48,14 +48,27 @@ def updates_of(optimizer: Optimizer) -> list[Update] | None:
 
 
 def is_watched(optimizer: Optimizer) -> bool:
-    """Whether somebody, such as a schedule or a profiler, would see that ``step`` is not called."""
+    """Whether somebody, such as a hook or a profiler, would see that ``step`` is not called."""
     return bool(
-        "step" in vars(optimizer)
+        ("step" in vars(optimizer) and not _is_scheduled(optimizer))
         or optimizer._optimizer_step_pre_hooks
         or optimizer._optimizer_step_post_hooks
         or hooks._global_optimizer_pre_hooks
         or hooks._global_optimizer_post_hooks
         or torch._C._autograd._profiler_enabled()
+    )
+
+
+def _is_scheduled(optimizer: Optimizer) -> bool:
+    """Whether its ``step`` is the class's own, wrapped by a schedule that has seen a call of it.
+
+    A schedule warns if it is stepped before the optimiser; that is all that it wants to know.
+    """
+    step = optimizer.step
+    return (
+        getattr(step, "_wrapped_by_lr_sched", False)
+        and getattr(step, "__wrapped__", None) is type(optimizer).step
+        and getattr(optimizer, "_opt_called", False)
     )
 
 
