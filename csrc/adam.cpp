@@ -1,4 +1,4 @@
-// wgan_fast._C.Adam: what torch.optim.Adam(fused=True).step() computes, in one call.
+// wgan_fast._C.Adam: what step() of a fused torch.optim.Adam or AdamW computes, in one call.
 //
 // Its counters of steps, one for each parameter, are tensors of one number. To add one to each
 // takes PyTorch as long as the update of a small critic, and a pointer no time.
@@ -86,10 +86,6 @@ void update(const Group& group, const Adam::Settings& to) {
   }
 }
 
-void keep(const Tensors& parameters, const Tensors& gradients) {
-  for (size_t i = 0; i < parameters.size(); ++i) parameters[i].mutable_grad() = gradients[i];
-}
-
 }  // namespace
 
 Adam::Adam(Tensors parameters, Tensors averages, Tensors squares, Tensors steps, Settings settings)
@@ -97,17 +93,35 @@ Adam::Adam(Tensors parameters, Tensors averages, Tensors squares, Tensors steps,
       averages_(std::move(averages)),
       squares_(std::move(squares)),
       steps_(std::move(steps)),
-      settings_(settings) {}
+      settings_(settings) {
+  for (const Tensors* tensors : {&averages_, &squares_, &steps_}) {
+    TORCH_CHECK(tensors->size() == parameters_.size(), "expected averages, squares and steps of ",
+                parameters_.size(), " parameters, got ", tensors->size());
+  }
+}
 
-void Adam::step(const Tensors& gradients) const {
+// Before anything changes: the operator itself would read beyond what is too small.
+void Adam::take(const Tensors& gradients) const {
   TORCH_CHECK(gradients.size() == parameters_.size(), "gradients: expected one for each of ",
               parameters_.size(), " parameters, got ", gradients.size());
-  for (const at::Tensor& gradient : gradients) {
-    TORCH_CHECK(gradient.defined(), "gradients: expected tensors, got a None");
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const at::Tensor& parameter = parameters_[i];
+    TORCH_CHECK(gradients[i].defined(), "gradients: expected tensors, got a None");
+    TORCH_CHECK(gradients[i].scalar_type() == parameter.scalar_type(), "gradients: expected ",
+                parameter.scalar_type(), ", got ", gradients[i].scalar_type());
+    for (const at::Tensor* one : {&gradients[i], &averages_[i], &squares_[i]}) {
+      TORCH_CHECK(one->sizes() == parameter.sizes(), "gradients and averages: expected the shape ",
+                  parameter.sizes(), " of their parameter, got ", one->sizes());
+    }
   }
-  const at::NoGradGuard no_grad;
-  const Group all{parameters_, gradients, averages_, squares_, steps_};
+  for (size_t i = 0; i < parameters_.size(); ++i) parameters_[i].mutable_grad() = gradients[i];
   count(steps_);
+}
+
+void Adam::step(const Tensors& gradients) const {
+  const at::NoGradGuard no_grad;
+  take(gradients);
+  const Group all{parameters_, gradients, averages_, squares_, steps_};
   const auto shares = shared(parameters_);
   if (shares.empty()) update(all, settings_);
   side_by_side(shares.size(), [&](size_t i) {
@@ -115,14 +129,13 @@ void Adam::step(const Tensors& gradients) const {
     for (size_t kind = 0; kind < all.size(); ++kind) share[kind] = some(all[kind], shares[i]);
     if (!shares[i].empty()) update(share, settings_);
   });
-  keep(parameters_, gradients);
 }
 
 void Adam::step_by_means(const std::vector<Tensors*>& gradients) const {
   const auto shares = shared(parameters_);
   const bool in_place = std::all_of(gradients.begin(), gradients.end(),
                                     [](const Tensors* parts) { return averages_in_place(*parts); });
-  if (shares.empty() || !in_place || gradients.size() != parameters_.size()) {
+  if (shares.empty() || !in_place) {
     PartsByPlace places;
     for (Tensors* parts : gradients) places.push_back(std::move(*parts));
     const Tensors means = joined_parts(std::move(places), {});
@@ -131,22 +144,16 @@ void Adam::step_by_means(const std::vector<Tensors*>& gradients) const {
     return;
   }
   const at::NoGradGuard no_grad;
-  count(steps_);
+  Tensors means;  // once the threads have been here
+  for (const Tensors* parts : gradients) means.push_back(parts->front());
+  take(means);
   side_by_side(shares.size(), [&](size_t i) {
-    Group share{some(parameters_, shares[i]),
-                {},
-                some(averages_, shares[i]),
-                some(squares_, shares[i]),
-                some(steps_, shares[i])};
-    for (const size_t place : shares[i]) {
-      average(*gradients[place]);
-      share[1].push_back(gradients[place]->front());
-    }
+    for (const size_t place : shares[i]) average(*gradients[place]);
+    const Group share{some(parameters_, shares[i]), some(means, shares[i]),
+                      some(averages_, shares[i]), some(squares_, shares[i]),
+                      some(steps_, shares[i])};
     if (!shares[i].empty()) update(share, settings_);
   });
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    parameters_[i].mutable_grad() = gradients[i]->front();
-  }
 }
 
 void bind_adam(pybind11::module_& m) {

@@ -7,7 +7,7 @@
 
 namespace wgan_fast {
 
-// Steps of torch.optim.Adam(fused=True) or AdamW on the parameters of one group.
+// Steps of a fused torch.optim.Adam or AdamW on the parameters of one group.
 class Adam {
  public:
   using Tensors = std::vector<at::Tensor>;
@@ -19,7 +19,7 @@ class Adam {
 
   Adam(Tensors parameters, Tensors averages, Tensors squares, Tensors steps, Settings settings);
 
-  // A step by one gradient for each parameter, which it keeps.
+  // A step by one gradient for each parameter, which keeps it.
   void step(const Tensors& gradients) const;
 
   // A step by the means of the gradients that the equal parts of a batch have, given for each
@@ -27,6 +27,9 @@ class Adam {
   void step_by_means(const std::vector<Tensors*>& gradients) const;
 
  private:
+  // The parameters keep these gradients, and a step is counted.
+  void take(const Tensors& gradients) const;
+
   Tensors parameters_, averages_, squares_, steps_;
   Settings settings_;
 };

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from wgan_fast import ops
 from wgan_fast.adaptive_weight import AdaptiveWeight, with_adaptive
 from wgan_fast.arguments import check_choice, check_number
 from wgan_fast.captured_iteration import CapturedIteration, CapturedIterations
@@ -236,11 +237,14 @@ class CriticLoop:
         ``constant`` is λ if it is not adaptive; ``due`` says which steps are penalised.
         """
         reals, steps = inputs.reals, self._steps.of(inputs)
+        wide = ops.accumulation_dtype(reals.dtype)
+        for updates in (self._critic_updates, self._generator_updates):
+            updates.begin()
         z = self._draw(reals, torch.randn, (self.n_critic * inputs.batch, *self.latent_shape))
         noise = None
         if self._penalty.takes_noise:
-            noise = self._draw(reals, torch.rand, tuple(reals.shape))
-        alpha = self._draw(reals, torch.rand, tuple(reals.shape[:2]))
+            noise = self._draw(reals, torch.rand, tuple(reals.shape), wide)
+        alpha = self._draw(reals, torch.rand, tuple(reals.shape[:2]), wide)
         (fakes,) = steps.sample(z, *(one.flatten(0, 1) for one in inputs.cond))
         assert fakes is not None
         # Autocast may have left them narrow.
@@ -278,8 +282,12 @@ class CriticLoop:
             parts.append(torch.stack(weights).mean().reshape(1).to(parts[0].dtype))
         return torch.cat(parts)
 
-    def _draw(self, like: Tensor, draw: Any, shape: tuple[int, ...]) -> Tensor:
-        numbers: Tensor = draw(shape, generator=self.rng, device=like.device, dtype=like.dtype)
+    def _draw(
+        self, like: Tensor, draw: Any, shape: tuple[int, ...], dtype: torch.dtype | None = None
+    ) -> Tensor:
+        numbers: Tensor = draw(
+            shape, generator=self.rng, device=like.device, dtype=dtype or like.dtype
+        )
         return numbers
 
     # -- captured -------------------------------------------------------------------------------

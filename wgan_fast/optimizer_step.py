@@ -16,17 +16,21 @@ _STATE = ("exp_avg", "exp_avg_sq", "step")
 _SETTINGS = ("lr", "weight_decay", "eps", "maximize", "decoupled_weight_decay")
 
 Update = tuple[list[Tensor], Any]
-"""The parameters of a group that have gradients, and the extension's Adam of them."""
+"""The parameters of a group that have gradients, and the extension's ``Adam`` of them."""
 
 
-def take(optimizer: Optimizer) -> None:
-    """``optimizer.step()``, or what it would do: from the second step of a fused Adam on a CPU."""
+def take(optimizer: Optimizer) -> list[Update] | None:
+    """``optimizer.step()``, or what it would do: from the second step of a fused Adam on a CPU.
+
+    Returns what was done in its place, if that was.
+    """
     updates = updates_of(optimizer)
     if updates is None:
         optimizer.step()
-        return
+        return None
     for parameters, adam in updates:
         adam.step([parameter.grad for parameter in parameters])
+    return updates
 
 
 def updates_of(optimizer: Optimizer) -> list[Update] | None:
@@ -78,6 +82,7 @@ def _is_one_operator(group: dict[str, Any], moved: list[Tensor], states: list[An
         group["fused"]
         and not group["amsgrad"]
         and not any(isinstance(number, Tensor) for number in numbers)
+        and type(group["betas"]) is tuple  # a list could change without being another one
         and all(states)
         and all(parameter.is_cpu for parameter in moved)
         and len({parameter.dtype for parameter in moved}) == 1

@@ -83,7 +83,8 @@ inline void average(std::vector<at::Tensor>& parts) {
   parts.resize(1);
 }
 
-// The mean at every place but those in ``rows``, where the parts follow each other.
+// The mean at every place but those in ``rows``, where the parts follow each other. A place with
+// one tensor alone, of one part or the mean already, gives that.
 inline std::vector<at::Tensor> joined_parts(PartsByPlace places, const std::vector<int64_t>& rows) {
   for (const int64_t place : rows) {
     auto& parts = places.at(place);

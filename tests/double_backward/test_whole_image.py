@@ -129,6 +129,24 @@ def test_others_are_left_to_the_library(layer):
     assert not whole_image.suits((4, 4, 5, 5), layer.weight, rest_of(layer))
 
 
+def test_numbers_that_count_for_all_axes():
+    critic = nn.Sequential(nn.Conv2d(3, 1, (4, 5)), nn.Flatten(0)).double()
+    weight, bias = critic[0].weight, critic[0].bias
+
+    def forward(x):
+        return torch.convolution(x, weight, bias, [1], [0], [1], False, [0], 1).flatten(0)
+
+    x = torch.randn(6, 3, 4, 5, dtype=torch.float64)
+    alpha = torch.rand(3, dtype=torch.float64)
+    mine, expected = (
+        wgan_fast.gradient_penalty(c, x[:3], x[3:], alpha=alpha) for c in (forward, critic)
+    )
+    torch.testing.assert_close(mine, expected)
+    with InChannelsLast():
+        torch.testing.assert_close(forward(x), critic(x))
+    assert not whole_image.suits((1, 3, 1, 5), weight[:, :, :1], ([1], [0], [2], False, [0], 1))
+
+
 @pytest.mark.parametrize("options", [{"padding": 1}, {"stride": 2, "output_padding": 1}], ids=str)
 def test_transposed_ones_that_are_cut_or_filled(options):
     layer = nn.ConvTranspose2d(4, 6, 5, **options)

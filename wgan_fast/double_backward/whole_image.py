@@ -22,6 +22,7 @@ def suits(shape: Any, weight: Tensor, rest: Any) -> bool:
     """
     _, padding, dilation, transposed, output_padding, groups = rest
     inner = weight.shape[2:]
+    steps = list(dilation) * (len(inner) // len(dilation))  # of one number, which counts for all
     return (
         weight.device.type == "cpu"
         and weight.dtype in (torch.float32, torch.float64)
@@ -29,7 +30,7 @@ def suits(shape: Any, weight: Tensor, rest: Any) -> bool:
         and tuple(shape[2:]) == ((1,) * len(inner) if transposed else inner)
         and not any(padding)
         and not any(output_padding)
-        and all(step == 1 or size == 1 for step, size in zip(dilation, inner, strict=True))
+        and all(step == 1 or size == 1 for step, size in zip(steps, inner, strict=True))
     )
 
 
@@ -42,6 +43,8 @@ def gradients(
     delta: Tensor, x: Tensor | None, weight: Tensor | None, transposed: bool, wanted: list[bool]
 ) -> list[Tensor | None]:
     """The gradients in input, weight and bias from the result's; ``wanted`` says which.
+
+    A gradient that is an image lies in memory as the weight does, the weight's as the images do.
 
     Args:
         delta: the result's gradient.
