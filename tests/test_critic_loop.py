@@ -299,3 +299,24 @@ def test_a_failed_call_changes_nothing():
     for module, was in zip((generator, critic), before, strict=True):
         for name, value in module.state_dict().items():
             assert torch.equal(value, was[name])
+
+
+@pytest.mark.parametrize("mode", ["eager", "captured"])
+def test_a_copy_trains_its_own_modules(mode):
+    loop = make(*toys(), mode=mode, rng=torch.Generator().manual_seed(3))
+    for _ in range(3):
+        loop(points())
+    twin = copy.deepcopy(loop)
+    for _ in range(3):
+        before = copy.deepcopy(list(twin.critic.parameters()))
+        batch = points()
+        loop(batch)
+        assert all(map(torch.equal, twin.critic.parameters(), before))
+        twin(batch)
+        for name in ("generator", "critic"):
+            pairs = zip(
+                getattr(loop, name).parameters(), getattr(twin, name).parameters(), strict=True
+            )
+            for parameter, expected in pairs:
+                assert parameter is not expected
+                torch.testing.assert_close(parameter, expected)

@@ -56,6 +56,10 @@ class CapturedIterations:
         self._signature = Signature(modules)
         self._programs: dict[Any, CapturedIteration] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy captures its own."""
+        return vars(self) | {"_programs": {}}
+
     def of(
         self,
         facts: tuple[Any, ...],

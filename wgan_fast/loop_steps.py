@@ -111,6 +111,10 @@ class StepsByKind:
         self._make = make
         self.made: dict[Any, LoopSteps] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy makes its own, of its own modules."""
+        return vars(self) | {"made": {}}
+
     def of(self, inputs: LoopInputs) -> LoopSteps:
         """Those for such inputs."""
         kind = inputs.kind

@@ -29,6 +29,10 @@ class Updates:
         self._trained: list[nn.Parameter] | None = None
         self._one_call: _OneCall | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy asks its own optimiser."""
+        return vars(self) | {"_trained": None, "_one_call": None}
+
     def begin(self) -> None:
         """Since the last step, other parameters may be trained."""
         self._trained = None

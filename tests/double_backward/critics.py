@@ -220,6 +220,17 @@ STRUCTURES = {
         WIDE,
     ),
     "bilinear": (lambda: Apply(lambda m, x: m[0](x, x.tanh()), nn.Bilinear(8, 8, 1)), WIDE),
+    "weight without an axis": (
+        lambda: Apply(
+            lambda m, x: (
+                F.linear(m[0](x).tanh(), m[1].bias)
+                + F.linear(torch.stack([m[0](x), m[0](x).sigmoid()], 1), m[1].bias).prod(1)
+            ),
+            nn.Linear(8, 5),
+            nn.Linear(1, 5),
+        ),
+        WIDE,
+    ),
     "learned scale": (
         lambda: Apply(
             lambda m, x: m[0](x).tanh() * m[0].bias.exp() / (1 + m[0].weight.norm()),

@@ -130,22 +130,28 @@ class Bilinear(Rule):
 
 
 class Linear(Bilinear):
-    """y = a Wᵀ + bias over the last axis of a."""
+    """y = a Wᵀ + bias over the last axis of a; W may be one row without an axis for it."""
 
     positions = (0, 1, 2)
 
     def product(self, node: Any, a: Tensor, b: Tensor) -> Tensor:
-        return a.matmul(b.t()) if a.dim() != 2 else torch.mm(a, b.t())
+        return a.matmul(b.t()) if a.dim() != 2 or b.dim() != 2 else torch.mm(a, b.t())
 
     def to_a(self, node: Any, delta: Tensor, b: Tensor, a_shape: Any) -> Tensor:
+        if b.dim() == 1:
+            return delta.unsqueeze(-1) * b
         return delta.matmul(b) if delta.dim() != 2 else torch.mm(delta, b)
 
     def to_b(self, node: Any, delta: Tensor, a: Tensor) -> Tensor:
+        if node.kept[4].dim() == 1:
+            return torch.mv(a.reshape(-1, a.shape[-1]).t(), delta.reshape(-1))
         if delta.dim() == 2:
             return torch.mm(delta.t(), a)
         return torch.mm(delta.reshape(-1, delta.shape[-1]).t(), a.reshape(-1, a.shape[-1]))
 
     def to_bias(self, node: Any, delta: Tensor) -> Tensor:
+        if node.kept[4].dim() == 1:
+            return sum_to(delta, node.kept[3])
         return delta.sum(0) if delta.dim() == 2 else delta.reshape(-1, delta.shape[-1]).sum(0)
 
     def _a_shape(self, node: Any, delta: Tensor) -> Any:
