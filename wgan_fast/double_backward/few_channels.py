@@ -42,4 +42,7 @@ def spread(maps: Tensor, weight: Tensor, size: Any, rest: Any) -> Tensor:
     """
     stride, padding, dilation = rest[:3]
     columns = torch.matmul(weight.flatten(1).t(), maps.flatten(2))
-    return torch.ops.aten.col2im(columns, size, weight.shape[2:], dilation, padding, stride)
+    images = maps.new_empty(len(maps), weight.shape[1], *size)
+    # Without memory to write to, it makes as much as the columns have, and keeps that.
+    geometry = weight.shape[2:], dilation, padding, stride
+    return torch.ops.aten.col2im.out(columns, size, *geometry, out=images)  # type: ignore[no-any-return]

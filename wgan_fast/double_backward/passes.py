@@ -131,6 +131,8 @@ def push_forward(
     Returns whether a value that depends on the input got a cotangent: a reverse pass is then due.
     """
     last_use = last_uses(recording)
+    bent = any(node.bends for node in recording.nodes)
+    owned: set[int | None] = set()  # values whose tangents are memory that nobody else holds
     tangents: Cotangents = [None] * len(recording.active)
     tangents[recording.input] = direction
     curved = False
@@ -142,12 +144,12 @@ def push_forward(
         reached = any(tangent is not None for tangent in given)
         asked = [value is not None and wanted[value] for value in node.inputs]
         if shared is not None and delta is not True:
-            second = _with_the_loss(recording, node, delta, given, asked, shared)
+            second = _with_the_loss(recording, node, delta, given, asked, shared, last=not bent)
         elif delta is True or not reached:
             second = None
         else:
             second = node.rule.second(node, delta, given, asked)
-        deltas[position] = None
+        deltas[position] = delta = None  # before the tangent takes as much memory
         if second is not None:
             for value, ask, bar in zip(node.inputs, asked, second, strict=True):
                 if ask and bar is not None:
@@ -155,11 +157,21 @@ def push_forward(
                     curved = curved or recording.active[value]  # type: ignore[index]
         leads = any(value is not None and last_use[value] > position for value in node.outputs)
         if leads and reached:
-            pushed = node.rule.jvp(node, given)
-            pushed = [pushed] if isinstance(pushed, Tensor) else pushed
+            only = node.inputs[0] if len(given) == 1 else None
+            free = only in owned and last_use[only] <= position  # type: ignore[index]
+            if free and node.rule.push_over(node, given[0]):  # type: ignore[arg-type]
+                pushed = given
+                owned.add(node.outputs[0])
+            else:
+                pushed = node.rule.jvp(node, given)
+                pushed = [pushed] if isinstance(pushed, Tensor) else pushed
+                if node.rule.fresh and not any(pushed[0] is tangent for tangent in given):
+                    owned.add(node.outputs[0])
             for value, tangent in zip(node.outputs, pushed, strict=False):
                 if value is not None:
                     tangents[value] = tangent
+        if not bent:  # there is no third pass
+            node.rows = [None] * len(node.rows)
         for value in node.inputs:
             if value is not None and last_use[value] <= position:
                 tangents[value] = None
@@ -173,8 +185,12 @@ def _with_the_loss(
     given: Tensors,
     asked: list[bool],
     shared: Shared,
+    last: bool,
 ) -> Tensors | None:
-    """``second``, and the loss's gradients of the node's parameters."""
+    """``second``, and the loss's gradients of the node's parameters.
+
+    If they are the ``last`` to need them, what the node keeps may go.
+    """
     parameters = [
         ask and not recording.active[value]  # type: ignore[index]
         for ask, value in zip(asked, node.inputs, strict=True)
@@ -183,7 +199,7 @@ def _with_the_loss(
     if not any(parameters):
         return node.rule.second(node, delta, given, asked) if reached else None
     if reached:
-        together = node.rule.second_and_loss(node, delta, given, asked, shared.times)
+        together = node.rule.second_and_loss(node, delta, given, asked, shared.times, last)
         if together is not None:
             return together
     pulled = node.rule.vjp(node, shared.times(delta), parameters)

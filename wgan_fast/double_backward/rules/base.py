@@ -36,7 +36,10 @@ class Rule:
     curved = False
     """``second`` can be more than the derivative in parameters of a bilinear op."""
     fresh = False
-    """``vjp`` gives memory of its own, no view or alias of what it was given."""
+    """``vjp`` gives memory of its own, no view or alias of what it was given.
+
+    So does ``jvp``, or it gives one of the tangents as it is.
+    """
     bilinear = False
     """Bends where two of its arguments depend on the input, and only there."""
     name = "own rule"
@@ -77,6 +80,10 @@ class Rule:
     def jvp(self, node: Any, tangents: Tensors) -> Any:
         raise NotImplementedError
 
+    def push_over(self, node: Any, tangent: Tensor) -> bool:
+        """Turn the one argument's ``tangent`` into the result's where it lies, if the rule can."""
+        return False
+
     def second(
         self, node: Any, delta: Any, tangents: Tensors, wanted: list[bool]
     ) -> Tensors | None:
@@ -84,11 +91,18 @@ class Rule:
         return None
 
     def second_and_loss(
-        self, node: Any, delta: Any, tangents: Tensors, wanted: list[bool], loss: Times
+        self,
+        node: Any,
+        delta: Any,
+        tangents: Tensors,
+        wanted: list[bool],
+        loss: Times,
+        last: bool,
     ) -> Tensors | None:
         """``second`` plus the parameters' part of ``vjp`` at ``loss(Δ)``, if one call gives both.
 
-        ``loss`` multiplies rows by how much their sample enters the loss.
+        ``loss`` multiplies rows by how much their sample enters the loss. If it is the ``last`` one
+        to need what the node keeps, that may be dropped.
         """
         return None
 

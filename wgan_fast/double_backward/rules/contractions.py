@@ -115,7 +115,13 @@ class Bilinear(Rule):
         return result
 
     def second_and_loss(
-        self, node: Any, delta: Any, tangents: Tensors, wanted: list[bool], loss: Times
+        self,
+        node: Any,
+        delta: Any,
+        tangents: Tensors,
+        wanted: list[bool],
+        loss: Times,
+        last: bool,
     ) -> Tensors | None:
         # b's gradient is linear in a's numbers: one product with t_a + c a in the place of two.
         at_a, at_b, at_bias = self.positions
@@ -123,7 +129,10 @@ class Bilinear(Rule):
         if not wanted[at_b] or tangent is None or a is None or tangents[at_b] is not None:
             return None
         result: Tensors = [None] * len(wanted)
-        result[at_b] = self.to_b(node, delta, loss(a) + tangent)
+        both = loss(a) + tangent
+        if last:  # the product, and what the library needs for it, is where memory is shortest
+            node.rows[0] = a = None
+        result[at_b] = self.to_b(node, delta, both)
         if at_bias is not None and at_bias < len(wanted) and wanted[at_bias]:
             result[at_bias] = self.to_bias(node, loss(delta))
         return result

@@ -56,6 +56,9 @@ class PiecewiseLinear(Rule):
     def jvp(self, node: Any, tangents: Tensors) -> Any:
         return self.apply(tangents[0], node.rows[0], *node.kept)
 
+    def push_over(self, node: Any, tangent: Tensor) -> bool:
+        return self.overwrite(node, tangent)  # the same product with the slope
+
 
 class KeepsInput(PiecewiseLinear):
     """A piecewise-linear op whose slope only the input tells; its in-place version needs a copy."""
