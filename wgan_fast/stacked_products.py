@@ -20,6 +20,7 @@ _INTO = {
     aten.leaky_relu_backward.default: (aten.leaky_relu_backward.grad_input, "grad_input"),
     aten.mul.Tensor: (aten.mul.out, "out"),
 }
+_WHERE: dict[Any, str] = dict(_INTO.values())
 
 
 class _Rows(NamedTuple):
@@ -96,7 +97,7 @@ def _may_be_stacked(memory: Memory, node: Node, pair: _Pair) -> bool:
     """Whether the tangent can be written over the activations, and all else stays what it was."""
     tangent, activations = pair.tangent, pair.activations
     one, other = seen(tangent), seen(activations)
-    if tangent.target not in _INTO or tangent.kwargs or one is None or other is None:
+    if not _is_movable(tangent) or one is None or other is None:
         return False
     alike = (one.shape[1:], one.dtype, one.device) == (other.shape[1:], other.dtype, other.device)
     if not alike or not other.is_contiguous():
@@ -114,14 +115,23 @@ def _may_be_stacked(memory: Memory, node: Node, pair: _Pair) -> bool:
     )
 
 
+def _is_movable(tangent: Node) -> bool:
+    """Whether an op has a form that writes where it is told to, and nobody expects it elsewhere."""
+    if tangent.target in _INTO:
+        return not tangent.kwargs
+    name = _WHERE.get(tangent.target)
+    written = tangent.kwargs.get(name) if name else None  # over its own argument
+    return isinstance(written, Node) and written is tangent.args[0] and len(written.users) == 1
+
+
 def _stack(graph: Graph, node: Node, pair: _Pair) -> None:
     tangent, rows = pair.tangent, pair.penalty_rows
     with graph.inserting_before(tangent):
         place = graph.call_function(aten.slice.Tensor, (pair.activations, 0, rows.start, rows.stop))
         place.meta = tangent.meta
     target: Any = tangent.target
-    tangent.target, name = _INTO[target]
-    tangent.kwargs = {name: place}
+    tangent.target, _ = _INTO.get(target, (target, None))
+    tangent.kwargs = {_WHERE[tangent.target]: place}
     with graph.inserting_before(node):
         transposed = graph.call_function(aten.t.default, (pair.cotangents,))
         value = seen(pair.cotangents)
