@@ -68,7 +68,15 @@ def activated_twice(parts, x):
     return parts[1](torch.nn.functional.leaky_relu(x, 0.2) * 2 - x.relu()).sum(1)
 
 
-@pytest.mark.parametrize("forward", [chain, two_paths, activated_twice])
+def viewed_before(parts, x):
+    """The view's tangent is memory of the one that the activation would write over."""
+    x = parts[0](x)
+    view = x.view(-1, 2, 2)
+    both = parts[1](nn.functional.leaky_relu(x, 0.2)) + parts[2](view.flatten(1))
+    return nn.functional.leaky_relu(both, 0.2).sum(1)
+
+
+@pytest.mark.parametrize("forward", [chain, two_paths, activated_twice, viewed_before])
 def test_tangents_are_written_over_where_nobody_else_needs_them(forward):
     critic = Apply(forward, *(nn.Linear(4, 4) for _ in range(3))).double()
     assert penalty_error(critic, SHAPE) < 1e-10

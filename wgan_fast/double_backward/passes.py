@@ -167,6 +167,8 @@ def push_forward(
                 pushed = [pushed] if isinstance(pushed, Tensor) else pushed
                 if node.rule.fresh and not any(pushed[0] is tangent for tangent in given):
                     owned.add(node.outputs[0])
+                else:  # it may be a view of a tangent, which then has two holders
+                    owned.difference_update(node.inputs)
             for value, tangent in zip(node.outputs, pushed, strict=False):
                 if value is not None:
                     tangents[value] = tangent
