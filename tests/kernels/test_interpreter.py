@@ -9,18 +9,19 @@ pytest.importorskip("triton", reason="Triton is not installed")
 # The interpreter is chosen when a kernel is decorated: a new process, where no other test imported
 # it. The launchers get rows, as the operators give them.
 CODE = """
-import sys, torch
+import os, sys, torch
 from tests.harness import SHAPES, accumulation, assert_matches
 from tests.ops.test_gradient_norm_penalty import (
     FAMILY, backward_terms, gradients, masks_and_weights,
 )
+from tests.ops.test_interpolate import assert_mixed
 from wgan_fast.kernels.gradient_norm_penalty import gradient_norm_penalty_rows
 from wgan_fast.kernels.gradient_norm_penalty_backward import gradient_norm_penalty_backward_rows
 from wgan_fast.kernels.interpolate import interpolate_rows
 from wgan_fast.kernels.merged_batch import merged_batch_rows
 from wgan_fast.ops.gradient_norm_penalty import _plain, _plain_backward
-from wgan_fast.ops.interpolate import _plain as plain_interpolate
 
+torch.manual_seed(int(os.environ["WGAN_FAST_TEST_SEED"]))
 dtype = getattr(torch, sys.argv[1])
 wide = accumulation(dtype)
 sums = 1e-12 if dtype == torch.float64 else 1e-5
@@ -29,12 +30,11 @@ for shape in (*SHAPES[:2], (3, 3, 31, 29), (2, 2048), (2, 9_001), (1, 20_001), (
     real, fake = torch.randn(2, rows, length, dtype=torch.float64).to(dtype)
     alpha, output = torch.rand(rows, dtype=wide), torch.full_like(real, float("nan"))
     interpolate_rows(real, fake, alpha, output)
-    mixed = plain_interpolate(real.double(), fake.double(), alpha.double())
-    assert_matches(output, mixed)
+    assert_mixed(output, real, fake, alpha)
     batch = torch.full((3 * rows, length), float("nan"), dtype=dtype)
     merged_batch_rows(real, fake, alpha, batch)
     assert torch.equal(batch[: 2 * rows], torch.cat((real, fake)))
-    assert_matches(batch[2 * rows :], mixed)
+    assert_mixed(batch[2 * rows :], real, fake, alpha)
 
     # Each member of the family in two of the four dtypes at least.
     chosen = FAMILY if dtype in (torch.float64, torch.bfloat16) else FAMILY[:4]
