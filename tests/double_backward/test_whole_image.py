@@ -69,7 +69,7 @@ def test_same_numbers_as_the_library(name, rank, bias):
     assert whole_image.suits(x.shape, layer.weight, rest)
     expected = layer(x)
     with torch.no_grad():
-        mine = whole_image.convolve(x, layer.weight, layer.bias, rest[3])
+        mine = whole_image.convolve(x, layer.weight, layer.bias, rest)
     torch.testing.assert_close(mine, expected)
 
     delta = torch.randn_like(expected)
@@ -77,12 +77,12 @@ def test_same_numbers_as_the_library(name, rank, bias):
     theirs = torch.autograd.grad(expected, wanted, delta)
     flags = [True, True, bias]
     with torch.no_grad():
-        found = whole_image.gradients(delta, x, layer.weight, rest[3], flags)
+        found = whole_image.gradients(delta, x, layer.weight, x.shape, rest, flags)
     for one, other in zip(found, theirs, strict=False):
         torch.testing.assert_close(one, other)
     for position, ask in enumerate(([True, False, False], [False, True, False])):
         with torch.no_grad():
-            alone = whole_image.gradients(delta, x, layer.weight, rest[3], ask)
+            alone = whole_image.gradients(delta, x, layer.weight, x.shape, rest, ask)
         assert [part is not None for part in alone] == ask
         torch.testing.assert_close(alone[position], theirs[position])
 
@@ -95,16 +95,18 @@ def test_layouts(transposed, of_image, of_weight):
     images = torch.randn(4, 3, 5, 6).to(memory_format=of_image)
     weight = torch.randn(7, 3, 5, 6).to(memory_format=of_weight)
     vectors = torch.randn(4, 7, 1, 1)
+    rest = (1, 1), (0, 0), (1, 1), transposed, (0, 0), 1
+    both = [True, True, False]
     if transposed:
-        made = whole_image.convolve(vectors, weight, None, True)
+        made = whole_image.convolve(vectors, weight, None, rest)
         torch.testing.assert_close(made, nn.functional.conv_transpose2d(vectors, weight))
         assert made.is_contiguous(memory_format=of_weight)
-        gradients = whole_image.gradients(images, vectors, weight, True, [True, True, False])
+        gradients = whole_image.gradients(images, vectors, weight, vectors.shape, rest, both)
         torch.testing.assert_close(gradients[0], nn.functional.conv2d(images, weight))
     else:
-        made = whole_image.convolve(images, weight, None, False)
+        made = whole_image.convolve(images, weight, None, rest)
         torch.testing.assert_close(made, nn.functional.conv2d(images, weight))
-        gradients = whole_image.gradients(vectors, images, weight, False, [True, True, False])
+        gradients = whole_image.gradients(vectors, images, weight, images.shape, rest, both)
         expected = nn.functional.conv_transpose2d(vectors, weight)
         torch.testing.assert_close(gradients[0], expected)
         assert gradients[0].is_contiguous(memory_format=of_weight)

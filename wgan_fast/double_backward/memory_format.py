@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from wgan_fast.double_backward import few_channels, whole_image
+from wgan_fast.double_backward import few_channels
+from wgan_fast.double_backward.convolutions import way_of
 
 aten = torch.ops.aten
 
@@ -158,10 +159,10 @@ class InChannelsLast(TorchDispatchMode):
             self._layout.check_drawn([given for given in args if isinstance(given, Tensor)])
         if op is aten.convolution.default:
             x, weight, bias, *rest = args
-            if whole_image.suits(x.shape, weight, rest):
-                return whole_image.convolve(x, weight, bias, rest[3])
+            if way := way_of(x.shape, weight, rest):
+                return way.convolve(x, weight, bias, rest)
         elif op is aten.convolution_backward.default:
             delta, x, weight, _, *rest, wanted = args
-            if whole_image.suits(x.shape, weight, rest):
-                return tuple(whole_image.gradients(delta, x, weight, rest[3], wanted))
+            if way := way_of(x.shape, weight, rest):
+                return tuple(way.gradients(delta, x, weight, x.shape, rest, wanted))
         return op(*args, **kwargs)

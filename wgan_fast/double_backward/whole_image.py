@@ -34,13 +34,18 @@ def suits(shape: Any, weight: Tensor, rest: Any) -> bool:
     )
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool) -> Tensor:
-    """The convolution, or the transposed one."""
-    return (_spread if transposed else _gather)(x, weight, bias)
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, rest: Any) -> Tensor:
+    """The convolution, or the transposed one; ``rest`` as for :func:`suits`."""
+    return (_spread if rest[3] else _gather)(x, weight, bias)
 
 
 def gradients(
-    delta: Tensor, x: Tensor | None, weight: Tensor | None, transposed: bool, wanted: list[bool]
+    delta: Tensor,
+    x: Tensor | None,
+    weight: Tensor | None,
+    shape: Any,
+    rest: Any,
+    wanted: list[bool],
 ) -> list[Tensor | None]:
     """The gradients in input, weight and bias from the result's; ``wanted`` says which.
 
@@ -50,9 +55,11 @@ def gradients(
         delta: the result's gradient.
         x: needed by the weight's.
         weight: needed by the input's.
-        transposed: of which convolution.
+        shape: of the input.
+        rest: as for :func:`suits`.
         wanted: three flags.
     """
+    transposed = rest[3]
     found: list[Tensor | None] = [None] * 3
     if wanted[0]:
         assert weight is not None

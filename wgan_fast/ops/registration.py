@@ -26,6 +26,9 @@ _OPERATORS = (
     "normalisation_jvp",
     "normalisation_second",
     "normalisation_parameters",
+    "winograd_gather",
+    "winograd_spread",
+    "winograd_weight",
 )
 LIBRARY = torch.library.Library("wgan_fast", "DEF")
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgan_fast.double_backward import few_channels, whole_image
+from wgan_fast.double_backward import few_channels
+from wgan_fast.double_backward.convolutions import way_of
 from wgan_fast.double_backward.marks import carries_samples
 from wgan_fast.double_backward.rules.base import Rule, Tensors, Times, plus, sum_to
 
@@ -270,9 +271,8 @@ class Convolution(Bilinear):
 
     def run(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         x, weight, bias, *rest = args
-        if whole_image.suits(x.shape, weight, rest):
-            return whole_image.convolve(x, weight, bias, rest[3])
-        return op(*args)
+        way = way_of(x.shape, weight, rest)
+        return op(*args) if way is None else way.convolve(x, weight, bias, rest)
 
     def product(self, node: Any, a: Tensor, b: Tensor) -> Tensor:
         return self.run(aten.convolution, (a, b, None, *node.kept[2]), {})  # type: ignore[no-any-return]
@@ -313,8 +313,8 @@ class Convolution(Bilinear):
     ) -> Tensors:
         _, a_shape, rest, bias_shape, original = node.kept
         mask = [wanted[0], wanted[1], len(wanted) > 2 and wanted[2]]
-        if whole_image.suits(a_shape, original, rest):
-            return whole_image.gradients(delta, a, weight, rest[3], mask)
+        if way := way_of(a_shape, original, rest):
+            return way.gradients(delta, a, weight, a_shape, rest, mask)  # type: ignore[no-any-return]
         # Only shapes are read of the operand that no wanted gradient needs.
         a = delta.new_empty(1).expand((delta.shape[0], *a_shape[1:])) if a is None else a
         weight = original if weight is None else weight
