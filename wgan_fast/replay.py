@@ -9,6 +9,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import Graph, Node
 
+from wgan_fast.graph_memory import seen
 from wgan_fast.ops.registration import EXTENSION_MISSING
 
 Replayed = Callable[..., list[Tensor | None]]
@@ -51,7 +52,7 @@ def replay_of(graph: Graph, shares_memory: bool) -> Replayed | None:
                 add(aten.sum.default, [(0, node.args[0])], node)
                 add(aten.div.Tensor, [(0, node), (1, count)], node)
             else:
-                add(node.target, _arguments(node), node)
+                add(*_call_of(node), node)
     except (TypeError, ValueError):  # an argument that has no counterpart in the extension
         return None
     replay.finish([slots.of(result) for result in slots.results])
@@ -99,6 +100,30 @@ def _is_flat(target: Any) -> bool:
         return False
     kinds = [str(returned.type) for returned in target._schema.returns]
     return kinds == ["List[Tensor]"] or all(kind == "Tensor" for kind in kinds)
+
+
+def _call_of(node: Node) -> tuple[OpOverload, Iterable[tuple[int, Any]]]:
+    """The operator to call and its arguments with their positions in its schema."""
+    if (factors := _factors(node)) is not None:
+        return torch.ops.wgan_fast.product.default, enumerate(factors)
+    return node.target, _arguments(node)  # type: ignore[return-value]
+
+
+def _factors(node: Node) -> Any:
+    """A product's factors, and what is added, where a kernel of our own is faster."""
+    import os
+    if os.environ.get("NOPROD"): return None
+    places = {aten.mm.default: (0, 1), aten.addmm.default: (1, 2, 0)}.get(node.target)
+    if places is None or node.kwargs or len(node.args) != len(places):
+        return None
+    factors = [node.args[place] for place in places]
+    values = [seen(factor) for factor in factors]
+    if any(v is None or v.dtype != torch.float32 or not v.is_cpu for v in values):
+        return None
+    a, b = values[:2]
+    if min(*a.shape, b.shape[1]) < 16:
+        return None
+    return factors
 
 
 def _arguments(node: Node) -> Iterator[tuple[int, Any]]:

@@ -23,7 +23,6 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/cpu/vec/vec.h>
-#include <ATen/ops/baddbmm_ops.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -34,10 +33,10 @@
 #include <cstdint>
 #include <optional>
 #include <type_traits>
-#include <vector>
 
 #include "../side_by_side.h"
 #include "chunks.h"
+#include "products.h"
 
 namespace wgan_fast {
 namespace {
@@ -45,10 +44,8 @@ namespace {
 constexpr int64_t kKernel = 4;
 constexpr int64_t kPhases = 4;   // images of every second pixel of every second row
 constexpr int64_t kPoints = 9;   // products for each tile
-#ifndef KB
-#define KB 127
-#endif
-constexpr int64_t kBlock = KB;  // tiles that are in the cache at once
+constexpr int64_t kBlock = 127;  // tiles that are in the cache at once
+constexpr int64_t kKeptBytes = 16 << 20;
 
 template <typename scalar_t>
 using Vector = at::vec::Vectorized<scalar_t>;
@@ -319,6 +316,39 @@ at::Tensor new_channels_last(const at::Tensor& like, at::IntArrayRef sizes) {
   return at::empty(sizes, like.options().memory_format(at::MemoryFormat::ChannelsLast));
 }
 
+// c (9, m, n) is a (9, m, k) b (9, k, n), to which is added what it holds, if it `adds`.
+template <typename scalar_t>
+void multiply_points(const at::Tensor& a, const at::Tensor& b, at::Tensor& c, bool adds) {
+  if constexpr (std::is_same_v<scalar_t, float>) {
+    if (has_microkernel()) {
+      for (int64_t point = 0; point < kPoints; ++point) {
+        multiply(c.size(1), c.size(2), a.size(2), *matrix_of(a.select(0, point)),
+                 *matrix_of(b.select(0, point)), c.data_ptr<float>() + point * c.stride(0),
+                 c.stride(1), adds);
+      }
+      return;
+    }
+  }
+  adds ? c.baddbmm_(a, b) : at::bmm_out(c, a, b);
+}
+
+enum class For { kPixels, kResults, kWeight, kSums };
+
+// Memory that this thread keeps between calls, unless it is much: the system's fresh pages would
+// take longer to come than what is done in them.
+template <For kPurpose>
+at::Tensor kept(at::IntArrayRef sizes, const at::Tensor& like) {
+  thread_local at::Tensor memory;
+  const int64_t count = c10::multiply_integers(sizes);
+  if (count * static_cast<int64_t>(like.element_size()) > kKeptBytes) {
+    return at::empty(sizes, like.options());
+  }
+  if (!memory.defined() || memory.numel() < count || memory.scalar_type() != like.scalar_type()) {
+    memory = at::empty({count}, like.options());
+  }
+  return memory.narrow(0, 0, count).view(sizes);
+}
+
 // The tiles of some whole images, a block at a time, with memory for a block's transformations.
 template <typename scalar_t>
 class Blocks {
@@ -327,33 +357,32 @@ class Blocks {
       : shape_(shape),
         begin_(first * shape.tiles()),
         end_(last * shape.tiles()),
-        pixels_(at::empty({std::min(kBlock, end_ - begin_) * kPoints * kPhases * shape.channels},
-                          like.options())),
-        results_(
-            at::empty({std::min(kBlock, end_ - begin_) * kPoints * shape.maps}, like.options())),
+        like_(like),
         outside_(at::zeros({2, std::max(shape.channels, shape.maps)}, like.options())) {}
 
   // body(tiles, of_pixels, of_results) for each block.
   template <typename Body>
   void for_each(const Body& body) const {
-    for (int64_t begin = begin_; begin < end_; begin += kBlock) {
-      scalar_t* outside = outside_.data_ptr<scalar_t>();
-      const Tiles<scalar_t> tiles{shape_, begin, std::min(begin + kBlock, end_), outside,
+    if (begin_ == end_) return;
+    // Of one size, as a small one reads as much of the weight; odd, or a tile's nine places would
+    // lie in one set of the cache.
+    const int64_t size = at::divup(end_ - begin_, at::divup(end_ - begin_, kBlock)) | 1;
+    scalar_t* outside = outside_.data_ptr<scalar_t>();
+    for (int64_t begin = begin_; begin < end_; begin += size) {
+      const Tiles<scalar_t> tiles{shape_, begin, std::min(begin + size, end_), outside,
                                   outside + outside_.size(1)};
-      at::Tensor of_pixels = first(pixels_, tiles.count(), tiles.pixels_width());
-      at::Tensor of_results = first(results_, tiles.count(), shape_.maps);
+      at::Tensor of_pixels =
+          kept<For::kPixels>({kPoints, tiles.count(), tiles.pixels_width()}, like_);
+      at::Tensor of_results = kept<For::kResults>({kPoints, tiles.count(), shape_.maps}, like_);
       body(tiles, of_pixels, of_results);
     }
   }
 
  private:
-  static at::Tensor first(const at::Tensor& memory, int64_t count, int64_t width) {
-    return memory.as_strided({kPoints, count, width}, {count * width, width, 1});
-  }
-
   const Geometry& shape_;
   int64_t begin_, end_;
-  at::Tensor pixels_, results_, outside_;
+  const at::Tensor& like_;
+  at::Tensor outside_;
 };
 
 // body(part, blocks) for one part of the images in each thread.
@@ -363,7 +392,7 @@ void for_parts(const Geometry& shape, const at::Tensor& like, int64_t parts, con
     const auto share = static_cast<int64_t>(part);
     const int64_t first = shape.samples * share / parts;
     const int64_t last = shape.samples * (share + 1) / parts;
-    body(part, Blocks<scalar_t>(shape, like, first, last));
+    body(share, Blocks<scalar_t>(shape, like, first, last));
   });
 }
 
@@ -376,7 +405,7 @@ template <typename scalar_t>
 at::Tensor of_weight(const at::Tensor& weight) {
   const Kernels<scalar_t> kernels{weight.size(0), weight.size(1)};
   at::Tensor found =
-      at::empty({kPoints, kernels.maps, kPhases * kernels.channels}, weight.options());
+      kept<For::kWeight>({kPoints, kernels.maps, kPhases * kernels.channels}, weight);
   kernels.in(in_channels_last(weight).template const_data_ptr<scalar_t>(),
              found.data_ptr<scalar_t>());
   return found;
@@ -426,10 +455,10 @@ at::Tensor winograd_gather(const at::Tensor& images, const at::Tensor& weight,
   AT_DISPATCH_FLOATING_TYPES(images.scalar_type(), "wgan_fast::winograd_gather", [&] {
     const at::Tensor kernels = of_weight<scalar_t>(weight).transpose(1, 2);
     const scalar_t* bias_data = biased ? added.const_data_ptr<scalar_t>() : nullptr;
-    for_parts<scalar_t>(shape, images, parts_of(shape), [&](size_t, const auto& blocks) {
+    for_parts<scalar_t>(shape, images, parts_of(shape), [&](int64_t, const auto& blocks) {
       blocks.for_each([&](const auto& tiles, at::Tensor& of_pixels, at::Tensor& of_results) {
         tiles.pixels_in(given.const_data_ptr<scalar_t>(), of_pixels.data_ptr<scalar_t>());
-        at::bmm_out(of_results, of_pixels, kernels);
+        multiply_points<scalar_t>(of_pixels, kernels, of_results, false);
         tiles.results_out(of_results.const_data_ptr<scalar_t>(), bias_data,
                           maps.data_ptr<scalar_t>());
       });
@@ -452,10 +481,10 @@ at::Tensor winograd_spread(const at::Tensor& maps, const at::Tensor& weight, at:
   at::Tensor images = new_channels_last(maps, sizes).zero_();
   AT_DISPATCH_FLOATING_TYPES(maps.scalar_type(), "wgan_fast::winograd_spread", [&] {
     const at::Tensor kernels = of_weight<scalar_t>(weight);
-    for_parts<scalar_t>(shape, maps, parts_of(shape), [&](size_t, const auto& blocks) {
+    for_parts<scalar_t>(shape, maps, parts_of(shape), [&](int64_t, const auto& blocks) {
       blocks.for_each([&](const auto& tiles, at::Tensor& of_pixels, at::Tensor& of_results) {
         tiles.results_in(given.const_data_ptr<scalar_t>(), of_results.data_ptr<scalar_t>());
-        at::bmm_out(of_pixels, of_results, kernels);
+        multiply_points<scalar_t>(of_results, kernels, of_pixels, false);
         tiles.pixels_out(of_pixels.const_data_ptr<scalar_t>(), images.data_ptr<scalar_t>());
       });
     });
@@ -477,24 +506,24 @@ at::Tensor winograd_weight(const at::Tensor& maps, const at::Tensor& images,
   if (shape.samples == 0) return weight.zero_();
   AT_DISPATCH_FLOATING_TYPES(maps.scalar_type(), "wgan_fast::winograd_weight", [&] {
     const int64_t count = parts_of(shape);
-    std::vector<at::Tensor> parts(static_cast<size_t>(count));
-    for_parts<scalar_t>(shape, maps, count, [&](size_t part, const auto& blocks) {
-      at::Tensor& sum = parts[part];
+    const at::Tensor sums =
+        kept<For::kSums>({count, kPoints, shape.maps, kPhases * shape.channels}, maps);
+    for_parts<scalar_t>(shape, maps, count, [&](int64_t part, const auto& blocks) {
+      at::Tensor sum = sums.select(0, part);
+      bool adds = false;
       blocks.for_each([&](const auto& tiles, at::Tensor& of_pixels, at::Tensor& of_results) {
         tiles.pixels_in(seen.const_data_ptr<scalar_t>(), of_pixels.data_ptr<scalar_t>());
         tiles.results_in(given.const_data_ptr<scalar_t>(), of_results.data_ptr<scalar_t>());
-        if (sum.defined()) {
-          sum.baddbmm_(of_results.transpose(1, 2), of_pixels);
-        } else {
-          sum = at::bmm(of_results.transpose(1, 2), of_pixels);
-        }
+        multiply_points<scalar_t>(of_results.transpose(1, 2), of_pixels, sum, adds);
+        adds = true;
       });
     });
-    for (size_t part = 1; part < parts.size(); ++part) parts[0].add_(parts[part]);
-    Kernels<scalar_t>{shape.maps, shape.channels}.out(
-        parts[0].const_data_ptr<scalar_t>(),
-        at::zeros({shape.channels}, maps.options()).template const_data_ptr<scalar_t>(),
-        weight.data_ptr<scalar_t>());
+    at::Tensor sum = sums.select(0, 0);
+    for (int64_t part = 1; part < count; ++part) sum.add_(sums.select(0, part));
+    const at::Tensor zeros = at::zeros({shape.channels}, maps.options());
+    Kernels<scalar_t>{shape.maps, shape.channels}.out(sum.const_data_ptr<scalar_t>(),
+                                                      zeros.const_data_ptr<scalar_t>(),
+                                                      weight.data_ptr<scalar_t>());
   });
   return weight;
 }

@@ -15,7 +15,7 @@ The dispatcher chooses: an operator is called by its name, and PyTorch picks the
 is registered for the tensors' device. :func:`status` says which that is.
 """
 
-from wgan_fast.ops import normalisation, winograd
+from wgan_fast.ops import normalisation, product, winograd
 from wgan_fast.ops.clip_weights import clip_weights_
 from wgan_fast.ops.gradient_norm_penalty import gradient_norm_penalty
 from wgan_fast.ops.interpolate import interpolate
@@ -30,6 +30,7 @@ __all__ = [
     "interpolate",
     "merged_batch",
     "normalisation",
+    "product",
     "rmsprop_",
     "status",
     "winograd",

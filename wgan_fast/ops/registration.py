@@ -26,6 +26,7 @@ _OPERATORS = (
     "normalisation_jvp",
     "normalisation_second",
     "normalisation_parameters",
+    "product",
     "winograd_gather",
     "winograd_spread",
     "winograd_weight",

@@ -1,0 +1,36 @@
+// Products of float32 matrices by oneDNN's microkernel.
+//
+// MKL runs kernels for AVX2 on CPUs of others than its maker, at four fifths of what they can do;
+// oneDNN's, which PyTorch brings, have AVX-512, and multiply what lies row by row without a copy.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+
+namespace wgan_fast {
+
+// Whether this CPU and this PyTorch have the microkernel.
+bool has_microkernel();
+
+// A matrix in memory; one of the strides is 1.
+struct Matrix {
+  const float* data;
+  int64_t row_stride, column_stride;
+
+  // From this row and column on.
+  Matrix from(int64_t row, int64_t column) const {
+    return {data + row * row_stride + column * column_stride, row_stride, column_stride};
+  }
+};
+
+// Where a tensor of two axes lies, if rows or columns follow each other without overlap.
+std::optional<Matrix> matrix_of(const at::Tensor& tensor);
+
+// c (m, n), whose rows lie `stride` apart, is a (m, k) b (k, n), to which is added what it holds, if
+// it `adds`. In one thread.
+void multiply(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, float* c, int64_t stride,
+              bool adds);
+
+}  // namespace wgan_fast
