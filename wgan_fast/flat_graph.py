@@ -42,12 +42,12 @@ class TraceError(RuntimeError):
 class FlatGraph:
     """A traced function; :meth:`__call__` runs it on other numbers of the same shapes."""
 
-    def __init__(self, module: GraphModule, state: list[Tensor]) -> None:
+    def __init__(self, module: GraphModule, state: list[Tensor], to_the_bit: bool) -> None:
         self.module = module
         self.state = state
         """What the graph takes before its arguments: parameters, buffers, and tensors that the
         function reaches otherwise. Held here, they are the function's own, read as they are now."""
-        replay = replay_of(module.graph, shares_memory(module.graph))
+        replay = replay_of(module.graph, shares_memory(module.graph), to_the_bit)
         self.replays = replay is not None
         """Whether the compiled extension runs it, and not Python."""
         self.largest = _largest(module.graph, state)
@@ -144,8 +144,8 @@ def trace(
 
     ``state`` names the tensors that the function reads or writes besides: they become inputs, so
     that a number read from them (``.item()``) is noticed and not written into the graph. Unless
-    results have to be the function's own ``to_the_bit``, sums and products are joined, and thin
-    products turned.
+    results have to be the function's own ``to_the_bit``, sums and products are joined, thin
+    products turned, and others made by faster kernels.
 
     Raises:
         TraceError: the function reads a number out of a tensor, as a Python branch on a loss does.
@@ -177,7 +177,7 @@ def trace(
         turn_thin_products(module.graph)
     reuse_memory(module.graph)
     module.recompile()
-    return FlatGraph(module, [*state, *found])
+    return FlatGraph(module, [*state, *found], to_the_bit)
 
 
 def _reads_numbers(error: BaseException | None) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import Graph, Node
 
-from wgan_fast.graph_memory import seen
+from wgan_fast.microkernel import PRODUCT, factors_of
 from wgan_fast.ops.registration import EXTENSION_MISSING
 
 Replayed = Callable[..., list[Tensor | None]]
@@ -23,13 +23,14 @@ _ELEMENTWISE = {
 }  # fmt: skip
 
 
-def replay_of(graph: Graph, shares_memory: bool) -> Replayed | None:
+def replay_of(graph: Graph, shares_memory: bool, to_the_bit: bool = False) -> Replayed | None:
     """The graph's results from its inputs; None where Python has to make the calls.
 
     That is where the extension is missing, or where something else is called than an operator of
     PyTorch's dispatcher, or with other arguments than tensors, numbers, words, PyTorch's own
     enumerations, and lists of these. Unless the graph ``shares_memory`` with whoever calls it,
     autograd, which knows tensors by their versions and views by their bases, needs to hear of none.
+    Unless results have to be the graph's own ``to_the_bit``, products are made by other kernels.
     """
     calls = [node for node in graph.nodes if node.op == "call_function"]
     calls = [node for node in calls if node.target is not operator.getitem]
@@ -51,8 +52,10 @@ def replay_of(graph: Graph, shares_memory: bool) -> Replayed | None:
             if (count := _averaged(node)) is not None:
                 add(aten.sum.default, [(0, node.args[0])], node)
                 add(aten.div.Tensor, [(0, node), (1, count)], node)
+            elif not to_the_bit and (factors := factors_of(node)) is not None:
+                add(PRODUCT, enumerate(factors), node)
             else:
-                add(*_call_of(node), node)
+                add(node.target, _arguments(node), node)
     except (TypeError, ValueError):  # an argument that has no counterpart in the extension
         return None
     replay.finish([slots.of(result) for result in slots.results])
@@ -100,30 +103,6 @@ def _is_flat(target: Any) -> bool:
         return False
     kinds = [str(returned.type) for returned in target._schema.returns]
     return kinds == ["List[Tensor]"] or all(kind == "Tensor" for kind in kinds)
-
-
-def _call_of(node: Node) -> tuple[OpOverload, Iterable[tuple[int, Any]]]:
-    """The operator to call and its arguments with their positions in its schema."""
-    if (factors := _factors(node)) is not None:
-        return torch.ops.wgan_fast.product.default, enumerate(factors)
-    return node.target, _arguments(node)  # type: ignore[return-value]
-
-
-def _factors(node: Node) -> Any:
-    """A product's factors, and what is added, where a kernel of our own is faster."""
-    import os
-    if os.environ.get("NOPROD"): return None
-    places = {aten.mm.default: (0, 1), aten.addmm.default: (1, 2, 0)}.get(node.target)
-    if places is None or node.kwargs or len(node.args) != len(places):
-        return None
-    factors = [node.args[place] for place in places]
-    values = [seen(factor) for factor in factors]
-    if any(v is None or v.dtype != torch.float32 or not v.is_cpu for v in values):
-        return None
-    a, b = values[:2]
-    if min(*a.shape, b.shape[1]) < 16:
-        return None
-    return factors
 
 
 def _arguments(node: Node) -> Iterator[tuple[int, Any]]:

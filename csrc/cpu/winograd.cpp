@@ -271,29 +271,28 @@ template <typename scalar_t>
 struct Kernels {
   int64_t maps, channels;
 
-  void in(const scalar_t* weight, scalar_t* of_weight) const {
+  void in(const scalar_t* weight, scalar_t* of_weight, int64_t stride) const {
     for_each([&](int64_t at, const auto& taps) {
       std::array<const scalar_t*, 4> from;
       for (size_t n = 0; n < 4; ++n) from[n] = weight + taps[n];
-      Places<scalar_t>::results_in(from, of_weight + at, stride(), channels);
+      Places<scalar_t>::results_in(from, of_weight + at, stride, channels);
     });
   }
 
-  void out(const scalar_t* of_weight, const scalar_t* zeros, scalar_t* weight) const {
+  void out(const scalar_t* of_weight, int64_t stride, const scalar_t* zeros,
+           scalar_t* weight) const {
     for_each([&](int64_t at, const auto& taps) {
       std::array<scalar_t*, 4> to;
       for (size_t n = 0; n < 4; ++n) to[n] = weight + taps[n];
-      Places<scalar_t>::results_out(of_weight + at, stride(), zeros, to, channels);
+      Places<scalar_t>::results_out(of_weight + at, stride, zeros, to, channels);
     });
   }
 
  private:
-  int64_t stride() const { return maps * kPhases * channels; }
-
   // body(at, taps) in parallel: where the products of a kernel and phase, and its taps, begin.
   template <typename Body>
   void for_each(const Body& body) const {
-    at::parallel_for(0, maps, at::divup(kGrainElements, stride() / maps), [&](auto begin, auto end) {
+    at::parallel_for(0, maps, at::divup(kGrainElements, kPhases * channels), [&](auto begin, auto end) {
       for (int64_t map = begin; map < end; ++map) {
         for (int64_t phase = 0; phase < kPhases; ++phase) {
           std::array<int64_t, 4> taps;
@@ -404,10 +403,12 @@ int64_t parts_of(const Geometry& shape) {
 template <typename scalar_t>
 at::Tensor of_weight(const at::Tensor& weight) {
   const Kernels<scalar_t> kernels{weight.size(0), weight.size(1)};
-  at::Tensor found =
-      kept<For::kWeight>({kPoints, kernels.maps, kPhases * kernels.channels}, weight);
-  kernels.in(in_channels_last(weight).template const_data_ptr<scalar_t>(),
-             found.data_ptr<scalar_t>());
+  // Not one run of memory: places at powers of two from each other would lie in one set of a cache.
+  const int64_t width = kPhases * kernels.channels, stride = kernels.maps * width + 80;
+  at::Tensor found = kept<For::kWeight>({kPoints * stride}, weight)
+                         .as_strided({kPoints, kernels.maps, width}, {stride, width, 1});
+  const at::Tensor given = in_channels_last(weight);
+  kernels.in(given.const_data_ptr<scalar_t>(), found.data_ptr<scalar_t>(), stride);
   return found;
 }
 
@@ -521,7 +522,7 @@ at::Tensor winograd_weight(const at::Tensor& maps, const at::Tensor& images,
     at::Tensor sum = sums.select(0, 0);
     for (int64_t part = 1; part < count; ++part) sum.add_(sums.select(0, part));
     const at::Tensor zeros = at::zeros({shape.channels}, maps.options());
-    Kernels<scalar_t>{shape.maps, shape.channels}.out(sum.const_data_ptr<scalar_t>(),
+    Kernels<scalar_t>{shape.maps, shape.channels}.out(sum.const_data_ptr<scalar_t>(), sum.stride(0),
                                                       zeros.const_data_ptr<scalar_t>(),
                                                       weight.data_ptr<scalar_t>());
   });
