@@ -38,7 +38,7 @@ def assert_matches(
     """``actual`` equals the float64 ``expected`` to its own dtype's rounding, NaN nowhere.
 
     The error is relative to the largest expected number, or to the largest of ``terms`` where the
-    result is a difference of these.
+    result is a difference of these; numbers close to 0 are a fixed step from each other.
     """
     assert actual.shape == expected.shape, (actual.shape, expected.shape)
     assert expected.dtype == torch.float64, "the oracle must be float64"
@@ -48,7 +48,9 @@ def assert_matches(
         tolerance = ROUNDING[actual.dtype]
     scale = (expected if terms is None else terms).abs().max().item()
     error = (actual.double() - expected).abs().max().item()
-    assert error <= tolerance * scale, f"off by {error / max(scale, 1e-300):.2e} relative"
+    step = torch.finfo(actual.dtype).smallest_normal * torch.finfo(actual.dtype).eps
+    allowed = tolerance * scale + step
+    assert error <= allowed, f"off by {error / max(scale, 1e-300):.2e} relative"
 
 
 def opcheck(operator, arguments, keywords=None) -> None:

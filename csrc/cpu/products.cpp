@@ -93,8 +93,11 @@ bool has_microkernel() {
 std::optional<Matrix> matrix_of(const at::Tensor& tensor) {
   const int64_t rows = tensor.size(0), columns = tensor.size(1);
   const float* data = tensor.const_data_ptr<float>();
-  if (tensor.stride(1) == 1 && tensor.stride(0) >= columns) return Matrix{data, tensor.stride(0), 1};
-  if (tensor.stride(0) == 1 && tensor.stride(1) >= rows) return Matrix{data, 1, tensor.stride(1)};
+  // The stride of an axis of one number says nothing.
+  const int64_t by_row = rows == 1 ? columns : tensor.stride(0);
+  const int64_t by_column = columns == 1 ? rows : tensor.stride(1);
+  if ((columns == 1 || by_column == 1) && by_row >= columns) return Matrix{data, by_row, 1};
+  if ((rows == 1 || by_row == 1) && by_column >= rows) return Matrix{data, 1, by_column};
   return std::nullopt;
 }
 

@@ -1,9 +1,9 @@
 // Convolutions by 4x4 kernels at stride 2, every DCGAN critic's, with 9/16 of the multiplications:
 // Winograd's F(2x2, 2x2) on each of the four images that the stride takes a pixel in four of.
 //
-//   wgan_fast::winograd_gather(Tensor images, Tensor weight, Tensor? bias, int[2] padding) -> Tensor
-//   wgan_fast::winograd_spread(Tensor maps, Tensor weight, int[2] size, int[2] padding) -> Tensor
-//   wgan_fast::winograd_weight(Tensor maps, Tensor images, int[2] padding) -> Tensor
+//   wgan_fast::winograd_gather(Tensor images, Tensor weight, Tensor? bias, int[2] padding) ->
+//   Tensor wgan_fast::winograd_spread(Tensor maps, Tensor weight, int[2] size, int[2] padding) ->
+//   Tensor wgan_fast::winograd_weight(Tensor maps, Tensor images, int[2] padding) -> Tensor
 //
 // the convolution, and its gradients in images and weight for the gradient `maps` of its result.
 // Along one axis, two results of two taps take three products in the place of four,
@@ -260,8 +260,8 @@ struct Tiles {
   template <typename Body>
   void each(const Body& body) const {
     for (int64_t tile = begin; tile < end; ++tile) {
-      shape.at_results(
-          tile, [&](const auto& results) { body((tile - begin) * shape.maps, results); });
+      shape.at_results(tile,
+                       [&](const auto& results) { body((tile - begin) * shape.maps, results); });
     }
   }
 };
@@ -292,18 +292,19 @@ struct Kernels {
   // body(at, taps) in parallel: where the products of a kernel and phase, and its taps, begin.
   template <typename Body>
   void for_each(const Body& body) const {
-    at::parallel_for(0, maps, at::divup(kGrainElements, kPhases * channels), [&](auto begin, auto end) {
-      for (int64_t map = begin; map < end; ++map) {
-        for (int64_t phase = 0; phase < kPhases; ++phase) {
-          std::array<int64_t, 4> taps;
-          for (int64_t n = 0; n < 4; ++n) {
-            const int64_t y = n / 2 * 2 + phase / 2, x = n % 2 * 2 + phase % 2;
-            taps[n] = ((map * kKernel + y) * kKernel + x) * channels;
-          }
-          body((map * kPhases + phase) * channels, taps);
-        }
-      }
-    });
+    at::parallel_for(0, maps, at::divup(kGrainElements, kPhases * channels + 1),
+                     [&](auto begin, auto end) {
+                       for (int64_t map = begin; map < end; ++map) {
+                         for (int64_t phase = 0; phase < kPhases; ++phase) {
+                           std::array<int64_t, 4> taps;
+                           for (int64_t n = 0; n < 4; ++n) {
+                             const int64_t y = n / 2 * 2 + phase / 2, x = n % 2 * 2 + phase % 2;
+                             taps[n] = ((map * kKernel + y) * kKernel + x) * channels;
+                           }
+                           body((map * kPhases + phase) * channels, taps);
+                         }
+                       }
+                     });
   }
 };
 
@@ -436,8 +437,7 @@ Geometry geometry(const char* op, at::IntArrayRef images, int64_t maps, at::IntA
   TORCH_CHECK(images[2] + 2 * padding[0] >= kKernel && images[3] + 2 * padding[1] >= kKernel, op,
               ": images must have at least 4x4 pixels with padding, got ", images, " with ",
               padding);
-  return {images[0], images[1], images[2],  images[3], maps,
-          height,    width,     padding[0], padding[1]};
+  return {images[0], images[1], images[2], images[3], maps, height, width, padding[0], padding[1]};
 }
 
 at::Tensor winograd_gather(const at::Tensor& images, const at::Tensor& weight,

@@ -17,9 +17,7 @@ def _rest(padding: Any) -> tuple[Any, ...]:
     return _STRIDE, padding, (1, 1), False, (0, 0), 1
 
 
-def _pulled(
-    maps: Tensor, images: Tensor, weight: Tensor, padding: Any, wanted: list[bool]
-) -> Any:
+def _pulled(maps: Tensor, images: Tensor, weight: Tensor, padding: Any, wanted: list[bool]) -> Any:
     return aten.convolution_backward(maps, images, weight, None, *_rest(padding), wanted)
 
 
