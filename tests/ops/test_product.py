@@ -41,7 +41,8 @@ def test_against_float64(sizes, dtype, implementation):
                 expected = plain if added is None else plain + added.double()
                 terms = a.double().abs() @ b.double().abs()
                 terms = terms if added is None else terms + added.double().abs()
-                assert found.is_contiguous() and found.dtype == dtype, (name, other)
+                assert found.dtype == dtype
+                assert found.is_contiguous(), (name, other)
                 assert_matches(found, expected, TOLERANCE[dtype], terms)
 
 
@@ -67,7 +68,8 @@ def test_no_number_is_lost():
     a, b = torch.randn(70, 300), torch.randn(300, 20)
     a[3, 299], b[5, 7] = float("nan"), float("inf")
     found = OPS.product(a, b)
-    assert found[3].isnan().all() and not found[:, 7].isfinite().any()
+    assert found[3].isnan().all()
+    assert not found[:, 7].isfinite().any()
     found[3], found[:, 7] = 0, 0
     assert found.isfinite().all()
 

@@ -26,7 +26,8 @@ def problem(samples, channels, height, width, maps, padding, dtype=torch.float64
     images = torch.randn(samples, channels, height, width, dtype=dtype)
     weight = torch.randn(maps, channels, 4, 4, dtype=dtype)
     bias = torch.randn(maps, dtype=dtype)
-    sizes = [(size + 2 * pad - 4) // 2 + 1 for size, pad in zip((height, width), padding)]  # noqa: B905
+    inside = zip((height, width), padding, strict=True)
+    sizes = [(size + 2 * added - 4) // 2 + 1 for size, added in inside]
     return images, weight, bias, torch.randn(samples, maps, *sizes, dtype=dtype), list(padding)
 
 
