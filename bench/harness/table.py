@@ -24,7 +24,8 @@ round, median and quartiles over all rounds. GB/s: bytes that any implementation
 the median time; inputs that fit the cache come from there. FLOPs/F: floating point operations of \
 matrix products and convolutions, in units of one forward pass over one batch. Of GEMM's peak: \
 their number per second over that of a large float32 torch.mm, the fastest of some before and \
-after the case. Operators: dispatched per call, by a loop's later steps. First call, pays after: \
+after the case; Winograd's convolutions count in full. Operators: dispatched per call, by a \
+loop's later steps. First call, pays after: \
 seconds until the first result where they are many, tracing and compilation included, and after \
 how many calls they are made up for. Peak memory: the most that one call allocates at one time, \
 counted between operators; the ratio in brackets is the allocator's, with what operators use \

@@ -24,6 +24,20 @@ def test_products_and_convolutions_count_and_nothing_else():
     assert count_flops(lambda: torch.conv2d(images, weight, stride=2, padding=1)) == expected
 
 
+def test_own_products_and_convolutions_count_as_pytorchs():
+    images, weight, delta = (
+        torch.randn(shape) for shape in ((3, 5, 8, 8), (7, 5, 4, 4), (3, 7, 4, 4))
+    )
+    theirs = count_flops(lambda: torch.conv2d(images, weight, None, 2, 1))
+    ops = torch.ops.wgan_fast
+    assert theirs == 2 * 3 * 7 * 16 * 5 * 16
+    assert count_flops(lambda: ops.winograd_gather(images, weight, None, [1, 1])) == theirs
+    assert count_flops(lambda: ops.winograd_spread(delta, weight, [8, 8], [1, 1])) == theirs
+    assert count_flops(lambda: ops.winograd_weight(delta, images, [1, 1])) == theirs
+    a, b = torch.randn(20, 30), torch.randn(30, 40)
+    assert count_flops(lambda: ops.product(a, b)) == count_flops(lambda: a @ b)
+
+
 def test_an_operator_that_arrives_whole_is_taken_apart():
     x, weight = torch.ones(3, 4), torch.ones(5, 4)
     with torch.inference_mode():

@@ -9,6 +9,8 @@ operator                    CPU             GPU             anywhere else, or no
 ``clip_weights_``           C++             CUDA C++        plain PyTorch
 ``rmsprop_``                C++             CUDA C++        plain PyTorch
 ``normalisation_*``         C++             Triton          plain PyTorch
+``winograd_*``              C++             plain PyTorch   plain PyTorch
+``product``                 C++             plain PyTorch   plain PyTorch
 ==========================  ==============  ==============  ============================
 
 The dispatcher chooses: an operator is called by its name, and PyTorch picks the implementation that
