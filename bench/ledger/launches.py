@@ -1,14 +1,17 @@
 """Kernel launches per critic step: the ops that a step dispatches and that compute something.
 
-Counted on a CPU, where the same ops are dispatched. A view computes nothing, nor does an
+Counted on a CPU, where the same ops are dispatched but for those that only a CPU is faster with,
+which are turned off. A view computes nothing, nor does an
 allocation; every other op is one launch on a GPU, and some, such as a convolution's backward, are
 more.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -16,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench.critic_steps import frozen, with_gradients
 from bench.critics import DCGANS, RESNETS, Critic
 from wgan_fast import critic_loss, reference
+from wgan_fast.double_backward import few_channels, memory_format, whole_image, winograd
 
 _ALLOCATIONS = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
 _BATCH = 4  # the count is that of any larger one
@@ -37,6 +41,14 @@ class _Launches(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
+@contextmanager
+def _as_on_a_gpu() -> Iterator[None]:
+    with ExitStack() as ways, patch.object(memory_format, "_fast", lambda _: False):
+        for way in (few_channels, whole_image, winograd):
+            ways.enter_context(patch.object(way, "suits", lambda *_: False))
+        yield
+
+
 def _count(run: Callable[[], Any]) -> int:
     with _Launches() as mode:
         run()
@@ -44,6 +56,7 @@ def _count(run: Callable[[], Any]) -> int:
 
 
 @cache
+@_as_on_a_gpu()
 def of(critic: Critic) -> dict[str, int]:
     """Launches of a step, loss and gradients without the optimiser, by who takes it."""
     critic = critic._replace(batch=_BATCH)
