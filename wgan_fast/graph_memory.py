@@ -40,9 +40,7 @@ _FRESH = {
     aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default,
     aten.convolution.default, aten.convolution_backward.default, aten.avg_pool2d.default,
     aten.avg_pool2d_backward.default, aten.native_layer_norm.default, aten.div.Scalar,
-    aten.clone.default, torch.ops.wgan_fast.winograd_gather.default,
-    torch.ops.wgan_fast.winograd_spread.default, torch.ops.wgan_fast.winograd_weight.default,
-    *_CHANGED,
+    aten.clone.default, *_CHANGED,
 }  # fmt: skip
 
 

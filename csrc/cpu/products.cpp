@@ -5,6 +5,7 @@
 
 #include "products.h"
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
@@ -27,6 +28,7 @@ namespace {
 
 // A block of b stays in a core's second cache, one of a in its first.
 constexpr int64_t kRows = 64, kColumns = 256, kInner = 256;
+constexpr int64_t kFurthest = 1 << 22;
 
 #ifdef CPUBLAS_BRGEMM_F32F32F32
 void call_microkernel(int64_t m, int64_t n, int64_t k, const float* a, int64_t stride_a,
@@ -77,17 +79,11 @@ Matrix rows_of(Matrix matrix, int64_t row, int64_t column, int64_t rows, int64_t
 }  // namespace
 
 bool has_microkernel() {
-  static const bool found = [] {
-    const float two = 2;
-    float four = 0;
-    try {
-      call_microkernel(1, 1, 1, &two, 1, &two, 1, &four, 1, false);
-    } catch (const c10::Error&) {
-      return false;
-    }
-    return four == 4;
-  }();
-  return found;
+#if defined(CPUBLAS_BRGEMM_F32F32F32) && defined(CPU_CAPABILITY_AVX2)
+  return at::hasMKLDNN() && at::globalContext().userEnabledMkldnn();
+#else
+  return false;
+#endif
 }
 
 std::optional<Matrix> matrix_of(const at::Tensor& tensor) {
@@ -103,6 +99,11 @@ std::optional<Matrix> matrix_of(const at::Tensor& tensor) {
 
 void multiply(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, float* c, int64_t stride,
               bool adds) {
+  if (m == 0 || n == 0) return;
+  if (k == 0) {
+    for (int64_t row = 0; row < m && !adds; ++row) std::fill_n(c + row * stride, n, 0.0F);
+    return;
+  }
   thread_local std::vector<float> memory_a, memory_b;
   const int64_t rows = block_of(m, kRows, 1), inner = block_of(k, kInner, 1);
   const int64_t columns = block_of(n, kColumns, 16);
@@ -138,7 +139,12 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b,
   const int64_t m = a.size(0), n = b.size(1), k = a.size(1);
   const bool adds = added.has_value() && added->defined();
   const auto is_float = [](const at::Tensor& one) { return one.scalar_type() == at::kFloat; };
-  const bool fits = is_float(a) && is_float(b) && (!adds || is_float(*added)) && m * n * k > 0;
+  // oneDNN makes no kernel for rows that lie further apart than 32 bits can say.
+  const auto is_near = [](at::IntArrayRef strides) {
+    return std::max(strides[0], strides[1]) <= kFurthest;
+  };
+  const bool fits = is_float(a) && is_float(b) && (!adds || is_float(*added)) && m * n * k > 0 &&
+                    n <= kFurthest && is_near(a.strides()) && is_near(b.strides());
   if (!fits || !has_microkernel()) return adds ? at::addmm(*added, a, b) : at::mm(a, b);
   at::Tensor held_a = a, held_b = b;
   const Matrix left = in_memory(held_a), right = in_memory(held_b);

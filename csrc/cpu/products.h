@@ -1,7 +1,7 @@
 // Products of float32 matrices by oneDNN's microkernel.
 //
-// MKL runs kernels for AVX2 on CPUs of others than its maker, at four fifths of what they can do;
-// oneDNN's, which PyTorch brings, have AVX-512, and multiply what lies row by row without a copy.
+// MKL reaches four fifths of what an AMD CPU can do; oneDNN's kernels, which PyTorch brings, are
+// made for the CPU at hand and multiply what lies row by row without a copy.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,7 +11,7 @@
 
 namespace wgan_fast {
 
-// Whether this CPU and this PyTorch have the microkernel.
+// Whether this CPU and this PyTorch have the microkernel, and oneDNN is not turned off.
 bool has_microkernel();
 
 // A matrix in memory; one of the strides is 1.

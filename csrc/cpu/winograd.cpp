@@ -1,9 +1,11 @@
 // Convolutions by 4x4 kernels at stride 2, every DCGAN critic's, with 9/16 of the multiplications:
 // Winograd's F(2x2, 2x2) on each of the four images that the stride takes a pixel in four of.
 //
-//   wgan_fast::winograd_gather(Tensor images, Tensor weight, Tensor? bias, int[2] padding) ->
-//   Tensor wgan_fast::winograd_spread(Tensor maps, Tensor weight, int[2] size, int[2] padding) ->
-//   Tensor wgan_fast::winograd_weight(Tensor maps, Tensor images, int[2] padding) -> Tensor
+//   winograd_gather(Tensor images, Tensor weight, Tensor? bias, int[2] padding) -> Tensor
+//
+//   winograd_spread(Tensor maps, Tensor weight, int[2] size, int[2] padding) -> Tensor
+//
+//   winograd_weight(Tensor maps, Tensor images, int[2] padding) -> Tensor
 //
 // the convolution, and its gradients in images and weight for the gradient `maps` of its result.
 // Along one axis, two results of two taps take three products in the place of four,

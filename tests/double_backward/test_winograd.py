@@ -85,6 +85,9 @@ OTHERS = {
     "few pixels": (conv(16, 16), (7, 16, 8, 8)),
     "few pixels of a transposed one": (transposed(16, 16), (7, 16, 4, 4)),
     "filled": (transposed(16, 16, output_padding=1), (8, 16, 8, 8)),
+    "other channels than the kernel's": (conv(16, 16), (8, 17, 8, 8)),
+    "too few pixels for a kernel": (conv(16, 16), (900, 16, 3, 8)),
+    "more padding than maps": (transposed(16, 16, padding=3), (900, 16, 2, 2)),
     "volumes": (nn.Conv3d(16, 16, 4, 2), (8, 16, 8, 8, 8)),
 }
 

@@ -46,6 +46,22 @@ def test_against_float64(sizes, dtype, implementation):
                 assert_matches(found, expected, TOLERANCE[dtype], terms)
 
 
+def test_rows_far_from_each_other():
+    """Further than the microkernel's offsets reach; the memory is never touched but for a few."""
+    far = torch.empty(32, 1 << 24)[:, :64]
+    near = torch.randn(32, 64)
+    far.copy_(near)
+    b = torch.randn(64, 16)
+    assert_matches(OPS.product(far, b), near.double() @ b.double(), 5e-6)
+
+
+def test_without_onednn(monkeypatch):
+    """Whose microkernel is not taken where it is turned off."""
+    a, b = torch.randn(70, 80), torch.randn(80, 90)
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    assert torch.equal(OPS.product(a, b), a @ b)
+
+
 def test_a_row_for_all():
     """An expanded tensor lies in no order of rows or columns."""
     row, b = torch.randn(1, 40), torch.randn(40, 24)

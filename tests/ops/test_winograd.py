@@ -140,6 +140,29 @@ def test_opcheck(dtype):
     opcheck(OPS.winograd_weight.default, (delta, images, padding))
 
 
+@pytest.mark.skipif(EXTENSION_MISSING is not None, reason="no extension here")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(("channels", "maps"), [(0, 3), (3, 0)])
+def test_no_channels_or_maps(channels, maps, dtype):
+    given = problem(2, channels, 8, 8, maps, (1, 1), dtype=dtype)
+    biased, *others = everything(IMPLEMENTATIONS["dispatched"], *given)
+    assert torch.equal(biased, given[2].view(-1, 1, 1).expand(2, maps, 4, 4))
+    shapes = [(2, maps, 4, 4), (2, channels, 8, 8), (maps, channels, 4, 4)]
+    for found, shape in zip(others, shapes, strict=True):
+        assert found.shape == shape
+        assert not found.any()
+
+
+@pytest.mark.skipif(EXTENSION_MISSING is not None, reason="no extension here")
+def test_without_onednn(monkeypatch):
+    """Whose microkernel is not taken where it is turned off."""
+    given = problem(*GEOMETRIES[5], dtype=torch.float32)
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    found = everything(IMPLEMENTATIONS["dispatched"], *given)
+    for one, other in zip(found, by_autograd(*given), strict=True):
+        assert_matches(one, other, 2e-5)
+
+
 WRONG = {
     "three axes": (lambda i, w, b, d, p: OPS.winograd_gather(i[0], w, b, p), "images must be"),
     "another kernel": (

@@ -1,9 +1,9 @@
 """Convolutions run channels_last on a CPU, whatever the layout of the critic's weights.
 
 oneDNN has layouts of its own. A contiguous batch is rearranged on the way into each convolution and
-out of it, in every pass; one that is channels_last is not. The numbers are the same, the critic
-sees other strides: where it would notice, :class:`StridesError` says so, and it is called again
-without.
+out of it, in every pass; one that is channels_last is not. The numbers are the same but for
+rounding, the critic sees other strides: where it would notice, :class:`StridesError` says so, and
+it is called again without.
 """
 
 from typing import Any
@@ -149,7 +149,7 @@ class InChannelsLast(TorchDispatchMode):
                 for axis in (0, 1)
             ]
             result = few_channels.spread(images, weight, size, args[3:])
-            return result if bias is None else result.add_(bias.view(-1, 1, 1))
+            return result if bias is None else result.add_(bias.view(1, weight.shape[1], 1, 1))
         if not op._schema.is_mutable:
             args = self._layout.arguments(op, args)
         for argument, given in zip(op._schema.arguments, args, strict=False):

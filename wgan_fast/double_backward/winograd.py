@@ -25,9 +25,9 @@ def suits(shape: Any, weight: Tensor, rest: Any) -> bool:
         weight: its kernels, channels_last.
         rest: stride, padding, dilation, whether it is transposed, output padding, groups.
     """
-    stride, _, dilation, transposed, output_padding, groups = rest
+    stride, padding, dilation, transposed, output_padding, groups = rest
     return (
-        weight.dim() == 4
+        len(shape) == weight.dim() == 4
         and weight.device.type == "cpu"
         and weight.dtype in (torch.float32, torch.float64)
         and EXTENSION_MISSING is None
@@ -37,6 +37,11 @@ def suits(shape: Any, weight: Tensor, rest: Any) -> bool:
         and not any(output_padding)
         and groups == 1
         and min(weight.shape[:2]) >= _CHANNELS
+        and shape[1] == weight.shape[0 if transposed else 1]
+        and all(
+            size > added - 1 if transposed else size + 2 * added >= 4
+            for size, added in zip(shape[2:], _both(padding), strict=True)
+        )
         and weight.is_contiguous(memory_format=torch.channels_last)
         and shape[0] * shape[2] * shape[3] >= _TILES * (4 if transposed else 16)
     )
@@ -49,7 +54,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, rest: Any) -> Tenso
         return _ops().winograd_gather(x, weight, bias, padding)  # type: ignore[no-any-return]
     size = [2 * (length + 1 - added) for length, added in zip(x.shape[2:], padding, strict=True)]
     images: Tensor = _ops().winograd_spread(x, weight, size, padding)
-    return images if bias is None else images.add_(bias.view(-1, 1, 1))
+    return images if bias is None else images.add_(bias.view(1, weight.shape[1], 1, 1))
 
 
 def gradients(

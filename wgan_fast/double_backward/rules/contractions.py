@@ -262,7 +262,7 @@ class Dot(Bilinear):
 
 
 class Convolution(Bilinear):
-    """Every convolution, transposed or not; the weight gradient by the library's own kernels."""
+    """Every convolution, transposed or not, by the library's kernels or a faster way."""
 
     positions = (0, 1, 2)
 
