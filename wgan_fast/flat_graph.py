@@ -21,6 +21,7 @@ from torch.fx.graph import CodeGen
 from torch.overrides import TorchFunctionMode
 
 from wgan_fast.graph_memory import reshaped_in_place, reuse_memory, seen, shares_memory
+from wgan_fast.microkernel import take_products
 from wgan_fast.replay import mean_of, replay_of
 from wgan_fast.stacked_products import stack_products
 from wgan_fast.thin_products import turn_thin_products
@@ -42,12 +43,12 @@ class TraceError(RuntimeError):
 class FlatGraph:
     """A traced function; :meth:`__call__` runs it on other numbers of the same shapes."""
 
-    def __init__(self, module: GraphModule, state: list[Tensor], to_the_bit: bool) -> None:
+    def __init__(self, module: GraphModule, state: list[Tensor]) -> None:
         self.module = module
         self.state = state
         """What the graph takes before its arguments: parameters, buffers, and tensors that the
         function reaches otherwise. Held here, they are the function's own, read as they are now."""
-        replay = replay_of(module.graph, shares_memory(module.graph), to_the_bit)
+        replay = replay_of(module.graph, shares_memory(module.graph))
         self.replays = replay is not None
         """Whether the compiled extension runs it, and not Python."""
         self.largest = _largest(module.graph, state)
@@ -175,9 +176,10 @@ def trace(
         join_products(module.graph)
         stack_products(module.graph)
         turn_thin_products(module.graph)
+        take_products(module.graph)
     reuse_memory(module.graph)
     module.recompile()
-    return FlatGraph(module, [*state, *found], to_the_bit)
+    return FlatGraph(module, [*state, *found])
 
 
 def _reads_numbers(error: BaseException | None) -> bool:

@@ -1,9 +1,9 @@
-"""Which products of matrices a replay gives to ``wgan_fast::product`` (oneDNN's microkernel)."""
+"""Products of matrices in a flat graph, given to ``wgan_fast::product``: oneDNN's microkernel."""
 
 from typing import Any
 
 import torch
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from wgan_fast.graph_memory import seen
 from wgan_fast.ops.registration import EXTENSION_MISSING
@@ -19,10 +19,24 @@ _PLACES = {aten.mm.default: (0, 1), aten.addmm.default: (1, 2, 0)}
 _THIN, _SMALL = 16, 1 << 19
 
 
-def factors_of(node: Node) -> list[Any] | None:
+def take_products(graph: Graph) -> None:
+    """Let PRODUCT make those that it is faster with; sums may be rounded otherwise."""
+    if EXTENSION_MISSING is not None:
+        return
+    for node in list(graph.nodes):
+        if (factors := _factors_of(node)) is None:
+            continue
+        with graph.inserting_before(node):
+            product = graph.call_function(PRODUCT, tuple(factors))
+        product.meta = node.meta
+        node.replace_all_uses_with(product)
+        graph.erase_node(node)
+
+
+def _factors_of(node: Node) -> list[Any] | None:
     """PRODUCT's arguments, where it is faster than what a node calls."""
     places = _PLACES.get(node.target)  # type: ignore[call-overload]
-    if places is None or node.kwargs or len(node.args) != len(places) or EXTENSION_MISSING:
+    if places is None or node.kwargs or len(node.args) != len(places):
         return None
     factors = [node.args[place] for place in places]
     values = [seen(factor) for factor in factors]

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import Graph, Node
 
-from wgan_fast.microkernel import PRODUCT, factors_of
 from wgan_fast.ops.registration import EXTENSION_MISSING
 
 Replayed = Callable[..., list[Tensor | None]]
@@ -23,14 +22,13 @@ _ELEMENTWISE = {
 }  # fmt: skip
 
 
-def replay_of(graph: Graph, shares_memory: bool, to_the_bit: bool = False) -> Replayed | None:
+def replay_of(graph: Graph, shares_memory: bool) -> Replayed | None:
     """The graph's results from its inputs; None where Python has to make the calls.
 
     That is where the extension is missing, or where something else is called than an operator of
     PyTorch's dispatcher, or with other arguments than tensors, numbers, words, PyTorch's own
     enumerations, and lists of these. Unless the graph ``shares_memory`` with whoever calls it,
     autograd, which knows tensors by their versions and views by their bases, needs to hear of none.
-    Unless results have to be the graph's own ``to_the_bit``, products are made by other kernels.
     """
     calls = [node for node in graph.nodes if node.op == "call_function"]
     calls = [node for node in calls if node.target is not operator.getitem]
@@ -52,8 +50,6 @@ def replay_of(graph: Graph, shares_memory: bool, to_the_bit: bool = False) -> Re
             if (count := _averaged(node)) is not None:
                 add(aten.sum.default, [(0, node.args[0])], node)
                 add(aten.div.Tensor, [(0, node), (1, count)], node)
-            elif not to_the_bit and (factors := factors_of(node)) is not None:
-                add(PRODUCT, enumerate(factors), node)
             else:
                 add(node.target, _arguments(node), node)
     except (TypeError, ValueError):  # an argument that has no counterpart in the extension
