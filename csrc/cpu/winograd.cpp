@@ -334,7 +334,7 @@ void multiply_points(const at::Tensor& a, const at::Tensor& b, at::Tensor& c, bo
   adds ? c.baddbmm_(a, b) : at::bmm_out(c, a, b);
 }
 
-enum class For { kPixels, kResults, kWeight, kSums };
+enum class For { kPixels, kResults, kKernels };
 
 // Memory that this thread keeps between calls, unless it is much: the system's fresh pages would
 // take longer to come than what is done in them.
@@ -408,7 +408,7 @@ at::Tensor of_weight(const at::Tensor& weight) {
   const Kernels<scalar_t> kernels{weight.size(0), weight.size(1)};
   // Not one run of memory: places at powers of two from each other would lie in one set of a cache.
   const int64_t width = kPhases * kernels.channels, stride = kernels.maps * width + 80;
-  at::Tensor found = kept<For::kWeight>({kPoints * stride}, weight)
+  at::Tensor found = kept<For::kKernels>({kPoints * stride}, weight)
                          .as_strided({kPoints, kernels.maps, width}, {stride, width, 1});
   const at::Tensor given = in_channels_last(weight);
   kernels.in(given.const_data_ptr<scalar_t>(), found.data_ptr<scalar_t>(), stride);
@@ -510,7 +510,7 @@ at::Tensor winograd_weight(const at::Tensor& maps, const at::Tensor& images,
   AT_DISPATCH_FLOATING_TYPES(maps.scalar_type(), "wgan_fast::winograd_weight", [&] {
     const int64_t count = parts_of(shape);
     const at::Tensor sums =
-        kept<For::kSums>({count, kPoints, shape.maps, kPhases * shape.channels}, maps);
+        kept<For::kKernels>({count, kPoints, shape.maps, kPhases * shape.channels}, maps);
     for_parts<scalar_t>(shape, maps, count, [&](int64_t part, const auto& blocks) {
       at::Tensor sum = sums.select(0, part);
       bool adds = false;
