@@ -98,12 +98,20 @@ std::optional<Matrix> matrix_of(const at::Tensor& tensor) {
 }
 
 void multiply(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, float* c, int64_t stride,
-              bool adds) {
+              const float* start, int64_t start_stride) {
+  // Writes the start to a block, which the microkernel then finds in the cache.
+  const auto begin_with = [&](int64_t row, int64_t column, int64_t rows, int64_t columns) {
+    for (int64_t i = row; i < row + rows && start != c; ++i) {
+      float* to = c + i * stride + column;
+      if (start == nullptr) {
+        std::fill_n(to, columns, 0.0F);
+      } else {
+        std::copy_n(start + i * start_stride + column, columns, to);
+      }
+    }
+  };
   if (m == 0 || n == 0) return;
-  if (k == 0) {
-    for (int64_t row = 0; row < m && !adds; ++row) std::fill_n(c + row * stride, n, 0.0F);
-    return;
-  }
+  if (k == 0) return begin_with(0, 0, m, n);
   thread_local std::vector<float> memory_a, memory_b;
   const int64_t rows = block_of(m, kRows, 1), inner = block_of(k, kInner, 1);
   const int64_t columns = block_of(n, kColumns, 16);
@@ -115,9 +123,10 @@ void multiply(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, float* c, int
       for (int64_t row = 0; row < m; row += rows) {
         const int64_t some_rows = std::min(rows, m - row);
         const Matrix left = rows_of(a, row, depth, some_rows, some_inner, memory_a);
+        if (depth == 0 && start != nullptr) begin_with(row, column, some_rows, some_columns);
         call_microkernel(some_rows, some_columns, some_inner, left.data, left.row_stride,
                          right.data, right.row_stride, c + row * stride + column, stride,
-                         adds || depth > 0);
+                         start != nullptr || depth > 0);
       }
     }
   }
@@ -148,8 +157,13 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b,
   if (!fits || !has_microkernel()) return adds ? at::addmm(*added, a, b) : at::mm(a, b);
   at::Tensor held_a = a, held_b = b;
   const Matrix left = in_memory(held_a), right = in_memory(held_b);
-  const at::Tensor start = adds ? added->expand({m, n}) : at::Tensor();
+  at::Tensor start;
+  if (adds) {
+    start = added->expand({m, n});
+    if (start.stride(1) != 1) start = start.contiguous();
+  }
   at::Tensor result = at::empty({m, n}, a.options());
+  float* data = result.data_ptr<float>();
   const bool by_rows = m >= n;
   const int64_t size = by_rows ? m : n;
   const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
@@ -157,10 +171,12 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b,
   side_by_side(static_cast<size_t>(parts), [&](size_t part) {
     const auto share = static_cast<int64_t>(part);
     const int64_t first = size * share / parts, count = size * (share + 1) / parts - first;
-    at::Tensor own = result.narrow(by_rows ? 0 : 1, first, count);
-    if (adds) own.copy_(start.narrow(by_rows ? 0 : 1, first, count));
-    multiply(own.size(0), own.size(1), k, by_rows ? left.from(first, 0) : left,
-             by_rows ? right : right.from(0, first), own.data_ptr<float>(), n, adds);
+    const int64_t row = by_rows ? first : 0, column = by_rows ? 0 : first;
+    const int64_t start_stride = adds ? start.stride(0) : 0;
+    const float* own_start =
+        adds ? start.const_data_ptr<float>() + row * start_stride + column : nullptr;
+    multiply(by_rows ? count : m, by_rows ? n : count, k, left.from(row, 0), right.from(0, column),
+             data + row * n + column, n, own_start, start_stride);
   });
   return result;
 }

@@ -28,9 +28,9 @@ struct Matrix {
 // Where a tensor of two axes lies, if rows or columns follow each other without overlap.
 std::optional<Matrix> matrix_of(const at::Tensor& tensor);
 
-// c (m, n), whose rows lie `stride` apart, is a (m, k) b (k, n), to which is added what it holds,
-// if it `adds`. In one thread.
+// c (m, n), whose rows lie `stride` apart, is a (m, k) b (k, n), plus `start`, whose rows lie
+// `start_stride` apart, 0 for one row that counts for all. c may be its own start. In one thread.
 void multiply(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, float* c, int64_t stride,
-              bool adds);
+              const float* start = nullptr, int64_t start_stride = 0);
 
 }  // namespace wgan_fast

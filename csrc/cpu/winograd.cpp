@@ -324,9 +324,9 @@ void multiply_points(const at::Tensor& a, const at::Tensor& b, at::Tensor& c, bo
   if constexpr (std::is_same_v<scalar_t, float>) {
     if (has_microkernel()) {
       for (int64_t point = 0; point < kPoints; ++point) {
+        float* to = c.data_ptr<float>() + point * c.stride(0);
         multiply(c.size(1), c.size(2), a.size(2), *matrix_of(a.select(0, point)),
-                 *matrix_of(b.select(0, point)), c.data_ptr<float>() + point * c.stride(0),
-                 c.stride(1), adds);
+                 *matrix_of(b.select(0, point)), to, c.stride(1), adds ? to : nullptr);
       }
       return;
     }
